@@ -1,0 +1,164 @@
+"""`open_data`: a name or a path becomes a `Dataset`."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from elegan.data import idx
+from elegan.data.dataset import Dataset
+from elegan.data.fit import check_options, fit_array, parse_size
+from elegan.errors import UserError, nearest
+
+NAMES = ("fashion-mnist", "garments", "mnist")
+ALIASES = {"fashion_mnist": "fashion-mnist", "fashionmnist": "fashion-mnist", "fmnist": "fashion-mnist"}
+SPLITS = ("train", "test")
+
+
+def open_data(
+    source: str | os.PathLike[str],
+    split: str = "train",
+    *,
+    size: int | str | tuple[int, int] | None = None,
+    channels: int | None = None,
+    crop: str = "center",
+    background: str = "white",
+    labels: str | os.PathLike[str] | None = None,
+    skip_broken: bool = False,
+    limit: int | None = None,
+    seed: int = 0,
+    download: bool = True,
+) -> Dataset:
+    """Open one split ("train" or "test") of a data set.
+
+    `source`: "fashion-mnist", "mnist", "garments" (drawn by this package), a folder or zip of images, a folder
+    with the four IDX files, or an `.npz` with `images` uint8 (N, H, W, C) and, if labelled, `labels` (N,).
+
+    - `size`: a number, (height, width) or "HxW"; by default that of the data (for images: their common size
+      up to 128, else 64). `channels`: 1, 3 or 4; by default what the data has.
+    - `crop`: "center", "pad" or "stretch", for images of another aspect; `background`: "white" or "black",
+      behind transparency and in padding.
+    - `labels`: a CSV or JSON file for a folder or zip; "none" to ignore labels (see `elegan.data.labels`).
+    - `skip_broken`: leave unreadable images out (named in `Dataset.skipped`) instead of stopping.
+    - `limit`: at most so many images, the first ones; for garments, how many are drawn.
+    - `seed`: of the drawn garments. `download`: whether missing named data may be fetched.
+
+    Data without a test side of its own (no test/, val/ folder) gets one: each image whose content hash falls into
+    the lowest tenth. An image never changes sides when others are added, and copies of it are on the same side.
+
+    Raises `UserError` for a mistake in the arguments or the files.
+    """
+    if split not in SPLITS:
+        raise UserError(f"unknown split {split!r}{nearest(str(split), SPLITS)}")
+    if limit is not None and limit < 1:
+        raise UserError(f"limit={limit} leaves no images; give a number of at least 1")
+    wanted = parse_size(size)
+    check_options(channels, crop, background)
+    name = _name_of(source)
+    if name == "garments":
+        from elegan.data.garments import garments_dataset
+
+        return garments_dataset(split, size=wanted, channels=channels, seed=seed, count=limit)
+    if name is not None:
+        data = _open_named(name, split, download)
+    else:
+        path = Path(source).expanduser()
+        check_path(path)
+        if is_idx_folder(path):
+            data = _open_idx(path, split)
+        elif path.suffix.lower() == ".npz":
+            from elegan.data.npz import open_npz
+
+            data = open_npz(path, split)
+        else:
+            from elegan.data.folder import open_folder
+
+            options = {"size": wanted, "channels": channels, "crop": crop, "background": background}
+            data = open_folder(path, split, labels=labels, skip_broken=skip_broken, **options)  # type: ignore[arg-type]
+    return _adapted(data, wanted, channels, crop, background, limit, labels)
+
+
+def _name_of(source: str | os.PathLike[str]) -> str | None:
+    """The built-in name that `source` is, or None for a path. A name wins over a folder of the same name."""
+    text = os.fspath(source).strip()
+    name = ALIASES.get(text.lower(), text.lower())
+    return name if name in NAMES else None
+
+
+def check_path(path: Path) -> None:
+    """`UserError` unless the path is a folder, a zip or an npz."""
+    if path.is_dir():
+        return
+    if not path.exists():
+        looks_like_path = path.suffix or len(path.parts) > 1
+        hint = "; give a folder or a zip of images, an .npz, or a name: " + ", ".join(NAMES)
+        if not looks_like_path:
+            hint = nearest(str(path), NAMES)
+        raise UserError(f"no data called {str(path)!r}, and no such file or folder{hint}")
+    if path.suffix.lower() != ".npz" and not zipfile.is_zipfile(path):
+        raise UserError(f"{path}: is neither a folder, a zip of images nor an .npz; give one of these")
+
+
+def is_idx_folder(path: Path) -> bool:
+    """Whether a folder holds IDX files under their published names, for either split."""
+    return path.is_dir() and any(idx.find_file(path, images) for images, _ in idx.FILES.values())
+
+
+def _open_named(name: str, split: str, download: bool) -> Dataset:
+    folder = idx.find_named(name, split)
+    if folder is None:
+        from elegan.data.download import fetch
+
+        folder = fetch(name, allowed=download)
+    images, labels, _ = idx.read_pair(folder, split, name)
+    return Dataset(name, images[:, None], labels, list(idx.CLASS_NAMES[name]), split)
+
+
+def _open_idx(folder: Path, split: str) -> Dataset:
+    """A folder of IDX files; known content gets its class names, a missing test pair is held out of the train pair."""
+    has = {s: idx.find_file(folder, files[0]) is not None for s, files in idx.FILES.items()}
+    notes = []
+    if all(has.values()):
+        images, labels, known = idx.read_pair(folder, split)
+    else:
+        only = "train" if has["train"] else "test"
+        images, labels, known = idx.read_pair(folder, only)
+        chosen = held_out_rows(images, split, folder)
+        images, labels = images[chosen], labels[chosen]
+        notes.append(f"{folder} has only the {only} files: a tenth, chosen by content, is held out as test")
+    names = idx.CLASS_NAMES[known] if known else [str(i) for i in range(int(labels.max()) + 1)]
+    return Dataset(known or folder.resolve().name, images[:, None], labels, list(names), split, notes=notes)
+
+
+def held_out_rows(images: np.ndarray, split: str, where: Path) -> np.ndarray:
+    """The rows (k,) of one side of the hold-out of an array of images (N, ...), keyed by each image's content."""
+    import hashlib
+
+    from elegan.data.holdout import in_test
+
+    keys = [hashlib.sha256(np.ascontiguousarray(image)).hexdigest() for image in images]
+    return np.flatnonzero(in_test(keys, where) == (split == "test"))
+
+
+def _adapted(
+    data: Dataset,
+    size: tuple[int, int] | None,
+    channels: int | None,
+    crop: str,
+    background: str,
+    limit: int | None,
+    labels: str | os.PathLike[str] | None,
+) -> Dataset:
+    """The data with the caller's size, channels and limit; the same object when nothing changes."""
+    images, marks, names = data.images, data.labels, data.class_names
+    if limit is not None and limit < len(images):
+        images, marks = images[:limit], None if marks is None else marks[:limit]
+    images = fit_array(images, size, channels, crop, background)
+    if labels is not None and os.fspath(labels) == "none":
+        marks, names = None, []
+    if images is data.images and marks is data.labels:
+        return data
+    return Dataset(data.name, images, marks, names, data.split, skipped=data.skipped, notes=data.notes)
