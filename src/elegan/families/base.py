@@ -92,16 +92,28 @@ class Family(ABC):
     spec: ImageSpec
     parts: Parts
 
-    #: which of `parts.nets` draw the samples, and nothing but: `Model.load_for_sampling` needs no others
-    sampler: ClassVar[str] = "G_ema"
+    #: Samples are drawn in blocks of this many, aligned to the index: a block always runs at the same size, so
+    #: that sample i comes out the same, to the last bit, whatever else is drawn with it.
+    block: ClassVar[int] = 100
 
     def __init__(self, config: Any, spec: ImageSpec) -> None:
         self.config, self.spec = config, spec
+        self.parts = Parts()
 
     @property
     def batches_per_step(self) -> int:
-        """How many real batches one step consumes (WGAN's critic takes several)."""
+        """How many real batches one step consumes (a Wasserstein critic takes several)."""
         return 1
+
+    @property
+    def conditional(self) -> bool:
+        """Whether samples can be asked for by label."""
+        return False
+
+    @property
+    @abstractmethod
+    def sampler(self) -> str:
+        """The name in `parts.nets` of the network that draws the samples, usually an average."""
 
     @abstractmethod
     def step(self, batches: Sequence[Batch], clock: Clock) -> dict[str, Tensor]:
@@ -112,11 +124,42 @@ class Family(ABC):
         """
 
     @abstractmethod
-    def sample(
-        self, n: int, labels: Tensor | None = None, seed: int | None = None, truncation: float = 1.0
-    ) -> Tensor:
-        """`n` images (n, C, H, W) in [-1, 1] from the averaged generator.
+    def draw(self, n: int, labels: Tensor | None, generator: torch.Generator, truncation: float = 1.0) -> Tensor:
+        """`n` images (n, C, H, W) in [-1, 1]; all randomness comes from `generator` (on the CPU)."""
 
-        Sample i depends on (seed, i) alone, whatever `n`. `labels` (n,) is for conditional models; without it
-        they take classes in turn. `truncation` in (0, 1] trades variety for typicality.
+    @property
+    def device(self) -> torch.device:
+        """Where the networks are."""
+        return next(self.parts.nets[self.sampler].parameters()).device
+
+    @torch.inference_mode()
+    def sample(self, n: int, labels: Tensor | None = None, seed: int | None = None, truncation: float = 1.0) -> Tensor:
+        """`n` images (n, C, H, W) float32 in [-1, 1] from the averaged generator.
+
+        Sample i depends on (seed, i) and its label alone, whatever `n`; without a seed one is drawn at random.
+        `labels` (n,) int64 is for conditional models; without it they take the classes in turn. `truncation` in
+        (0, 1] trades variety for typicality.
         """
+        if seed is None:
+            seed = int(torch.seed() % 2**31)
+        if self.conditional:
+            labels = torch.arange(n) % self.spec.classes if labels is None else labels.cpu()
+            labels = torch.cat([labels, labels.new_zeros(-n % self.block)]).to(self.device)
+        images = torch.empty((n, self.spec.channels, self.spec.height, self.spec.width))
+        for start in range(0, n, self.block):
+            generator = torch.Generator().manual_seed(mix(seed, start // self.block))
+            y = labels[start : start + self.block] if self.conditional and labels is not None else None
+            block = self.draw(self.block, y, generator, truncation)
+            images[start : start + self.block] = block[: n - start].float().cpu()
+        return images
+
+
+def mix(*numbers: int) -> int:
+    """One 63-bit seed from several numbers, such that nearby numbers give unrelated seeds (splitmix64)."""
+    state = 0
+    for number in numbers:
+        state = (state ^ (number & (2**64 - 1))) + 0x9E3779B97F4A7C15 & (2**64 - 1)
+        state = (state ^ state >> 30) * 0xBF58476D1CE4E5B9 & (2**64 - 1)
+        state = (state ^ state >> 27) * 0x94D049BB133111EB & (2**64 - 1)
+        state ^= state >> 31
+    return state >> 1

@@ -1,0 +1,1 @@
+"""The mathematics of adversarial training, once each, as plain functions of tensors."""

@@ -1,0 +1,88 @@
+"""Adversarial objectives as functions of discriminator logits (N,).
+
+Each returns a 0-d float32 loss to *minimise*, the mean over the batch. D's loss is the sum of its loss on real
+and its loss on fake pictures. Targets are 1 for real and 0 for fake unless a stabiliser (smoothing, noise,
+flipping) changed them. `OBJECTIVES` is the one place where a name from a configuration becomes functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def cross_entropy_D(logits: Tensor, target: Tensor) -> Tensor:
+    """-E[t log D + (1-t) log(1-D)], D = sigmoid(logit), on real (t=1) or fake (t=0) (Goodfellow+ 2014, eq. 1)."""
+    return F.binary_cross_entropy_with_logits(logits.float(), target.expand_as(logits))
+
+
+def minimax_G(fake_logits: Tensor) -> Tensor:
+    """E log(1 - D(G(z))): its gradient vanishes where D is sure (Goodfellow+ 2014, eq. 1)."""
+    return -F.softplus(fake_logits.float()).mean()
+
+
+def nonsaturating_G(fake_logits: Tensor) -> Tensor:
+    """-E log D(G(z)): strong gradient where D is sure (Goodfellow+ 2014, section 3)."""
+    return F.softplus(-fake_logits.float()).mean()
+
+
+def least_squares_D(logits: Tensor, target: Tensor) -> Tensor:
+    """1/2 E(D-t)^2 in the coding b = 1 for real, a = 0 for fake (Mao+ 2017, eq. 9). No sigmoid."""
+    return 0.5 * (logits.float() - target).square().mean()
+
+
+def least_squares_G(fake_logits: Tensor) -> Tensor:
+    """1/2 E(D(G)-c)^2 with c = 1 (Mao+ 2017, eq. 9)."""
+    return 0.5 * (fake_logits.float() - 1).square().mean()
+
+
+def hinge_D_real(logits: Tensor, target: Tensor) -> Tensor:
+    """E relu(1 - D(x)) (Lim & Ye 2017; Miyato+ 2018, eq. 16). The target does not enter."""
+    return F.relu(1 - logits.float()).mean()
+
+
+def hinge_D_fake(logits: Tensor, target: Tensor) -> Tensor:
+    """E relu(1 + D(G(z))). The target does not enter."""
+    return F.relu(1 + logits.float()).mean()
+
+
+def wasserstein_D_real(logits: Tensor, target: Tensor) -> Tensor:
+    """-E D(x), for a critic kept Lipschitz elsewhere (Arjovsky+ 2017, eq. 2). The target does not enter."""
+    return -logits.float().mean()
+
+
+def wasserstein_D_fake(logits: Tensor, target: Tensor) -> Tensor:
+    """E D(G(z)). The target does not enter."""
+    return logits.float().mean()
+
+
+def linear_G(fake_logits: Tensor) -> Tensor:
+    """-E D(G(z)): the generator's side of the hinge and the Wasserstein objective."""
+    return -fake_logits.float().mean()
+
+
+class Objective(NamedTuple):
+    """The losses of a game. `threshold` is the logit above which D calls a picture real."""
+
+    D_real: Callable[[Tensor, Tensor], Tensor]
+    D_fake: Callable[[Tensor, Tensor], Tensor]
+    G: Callable[[Tensor], Tensor]
+    threshold: float
+    has_targets: bool
+
+
+OBJECTIVES = {
+    "minimax": Objective(cross_entropy_D, cross_entropy_D, minimax_G, 0.0, True),
+    "nonsaturating": Objective(cross_entropy_D, cross_entropy_D, nonsaturating_G, 0.0, True),
+    "least-squares": Objective(least_squares_D, least_squares_D, least_squares_G, 0.5, True),
+    "hinge": Objective(hinge_D_real, hinge_D_fake, linear_G, 0.0, False),
+    "wasserstein": Objective(wasserstein_D_real, wasserstein_D_fake, linear_G, 0.0, False),
+}
+
+
+def share_above(logits: Tensor, threshold: float) -> Tensor:
+    """The share of logits above `threshold`, a 0-d float tensor: D's accuracy on real pictures."""
+    return (logits.detach() > threshold).float().mean()

@@ -1,0 +1,91 @@
+"""What keeps the game from falling apart: softened targets, averaged weights, schedules, clipped weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+
+def soft_targets(logits: Tensor, target: float, *, noise: float = 0.0, flip: float = 0.0) -> Tensor:
+    """D's targets (n,) float32 for a batch of `logits` (n,).
+
+    `target`: 1 for real, or 1 - smoothing (one-sided; Salimans+ 2016, section 3.4), 0 for fake.
+    `noise`: added times U(0, 1), so negative for real. `flip`: the probability, per picture, of 1 - target.
+    """
+    t = torch.full_like(logits, target, dtype=torch.float32)
+    if noise:
+        t += noise * torch.rand_like(t)
+    if flip:
+        t = torch.where(torch.rand_like(t) < flip, 1 - t, t)
+    return t
+
+
+@torch.no_grad()
+def update_ema(average: nn.Module, net: nn.Module, decay: float) -> None:
+    """average <- decay * average + (1 - decay) * net, in place; buffers (batch norm's statistics) are copied."""
+    torch._foreach_lerp_([p.data for p in average.parameters()], [p.data for p in net.parameters()], 1 - decay)
+    for a, b in zip(average.buffers(), net.buffers(), strict=True):
+        a.copy_(b)
+
+
+def ema_decay(images: int, half_life: float, seen: int, ramp: float = 0.05) -> float:
+    """The decay for a step of `images` pictures such that a weight's share halves every `half_life` pictures.
+
+    Early on the half-life is at most `ramp` of the pictures seen, so that the average forgets the random
+    start (the EMA ramp-up of Karras+ 2020).
+    """
+    half_life = min(half_life, ramp * max(seen, 1)) if ramp else half_life
+    return 0.5 ** (images / max(half_life, 1e-8))
+
+
+def learning_rate(progress: float, schedule: str) -> float:
+    """The factor on the learning rate at `progress` in [0, 1]: `constant`, `linear` or `cosine` to zero."""
+    if schedule == "linear":
+        return 1 - progress
+    if schedule == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * progress))
+    assert schedule == "constant", schedule
+    return 1.0
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Set one learning rate for all parameters of an optimiser."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(lr)
+        else:
+            group["lr"] = lr
+
+
+@contextmanager
+def frozen(net: nn.Module) -> Iterator[None]:
+    """Within the block no gradient is computed for the weights of `net`; gradients still flow through it."""
+    net.requires_grad_(False)
+    try:
+        yield
+    finally:
+        net.requires_grad_(True)
+
+
+@torch.no_grad()
+def clip_weights(parameters: Iterable[Tensor], limit: float) -> None:
+    """Clamp every weight to [-limit, limit] (Arjovsky+ 2017, algorithm 1)."""
+    for p in parameters:
+        p.clamp_(-limit, limit)
+
+
+def truncated_normal(shape: tuple[int, ...], truncation: float, generator: torch.Generator) -> Tensor:
+    """N(0, 1) noise on the CPU; with `truncation` < 1, restricted to |z| <= 2 * truncation.
+
+    Drawn by the inverse distribution function, which is the law of redrawing what falls outside (the
+    truncation trick of Brock+ 2019). 1 means no truncation.
+    """
+    if truncation >= 1:
+        return torch.randn(shape, generator=generator)
+    edge = math.erf(2 * truncation / math.sqrt(2))
+    u = torch.rand(shape, generator=generator, dtype=torch.float64) * 2 - 1
+    return (math.sqrt(2) * torch.erfinv(u * edge)).float()

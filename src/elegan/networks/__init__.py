@@ -1,0 +1,1 @@
+"""Networks that two or more families share. A network used by one family lives in that family's file."""

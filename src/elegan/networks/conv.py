@@ -1,0 +1,117 @@
+"""Convolutional generator and discriminator: DCGAN's transposed convolutions, or upsampling and convolution."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from .layers import (
+    Crop,
+    FromMap,
+    Sigmoid01,
+    To01,
+    ToMap,
+    base_size,
+    conv,
+    init_glorot,
+    label_planes,
+    label_vector,
+    resize_conv,
+    up_conv,
+)
+
+
+class ConvGenerator(nn.Module):
+    """z (N, z_dim) [, labels (N,)] -> images (N, C, H, W).
+
+    A dense layer makes the smallest map, `widths[0]` channels deep; layer i then multiplies its sides by
+    `strides[i]` and has `widths[i + 1]` channels, the last one the image's. With `upsample` a stride is
+    nearest upsampling before the convolution, else a transposed convolution. Sides that the strides do not
+    divide are cut from the next larger size.
+    """
+
+    def __init__(
+        self,
+        z_dim: int,
+        shape: tuple[int, int, int],  # (C, H, W)
+        widths: tuple[int, ...],
+        strides: tuple[int, ...],
+        kernels: tuple[int, ...],
+        *,
+        classes: int = 0,
+        upsample: bool = False,
+        slope: float = 0.2,
+        batch_norm: bool = True,
+        bn_momentum: float = 0.9,
+        bias: bool = True,
+        unit_range: bool = False,
+    ) -> None:
+        super().__init__()
+        self.classes = classes
+        channels, height, width = shape
+        h, w = base_size(height, strides), base_size(width, strides)
+        make = resize_conv if upsample else up_conv
+
+        layers: list[nn.Module] = [nn.Linear(z_dim + classes, h * w * widths[0], bias=bias)]
+        if batch_norm:
+            layers.append(nn.BatchNorm1d(h * w * widths[0], eps=1e-3, momentum=1 - bn_momentum))
+        layers += [nn.LeakyReLU(slope), ToMap(widths[0], h, w)]  # (N, widths[0], h, w)
+        for c_in, c_out, kernel, stride in zip(widths, widths[1:], kernels, strides, strict=False):
+            layers.append(make(c_in, c_out, kernel, stride, bias))
+            if batch_norm:
+                layers.append(nn.BatchNorm2d(c_out, eps=1e-3, momentum=1 - bn_momentum))
+            layers.append(nn.LeakyReLU(slope))
+        layers.append(make(widths[-1], channels, kernels[-1], strides[-1], bias))
+        layers += [Crop(height, width), Sigmoid01() if unit_range else nn.Tanh()]
+        self.layers = nn.Sequential(*layers).apply(init_glorot)
+
+    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        if self.classes:
+            assert labels is not None
+            z = label_vector(z, labels, self.classes)
+        return self.layers(z)
+
+
+class ConvDiscriminator(nn.Module):
+    """images (N, C, H, W) [, labels (N,)] -> logits (N,). Labels enter as one-hot planes beside the image."""
+
+    def __init__(
+        self,
+        shape: tuple[int, int, int],  # (C, H, W)
+        widths: tuple[int, ...],
+        strides: tuple[int, ...],
+        kernels: tuple[int, ...],
+        *,
+        classes: int = 0,
+        same: bool = True,
+        slope: float = 0.2,
+        dropout: float = 0.0,
+        head_dropout: float = 0.0,
+        unit_range: bool = False,
+    ) -> None:
+        super().__init__()
+        self.classes = classes
+        self.inputs = To01() if unit_range else nn.Identity()
+        c_in, height, width = shape
+        c_in += classes
+        layers: list[nn.Module] = []
+        for c_out, kernel, stride in zip(widths, kernels, strides, strict=True):
+            layers += [conv(c_in, c_out, kernel, stride, same=same), nn.LeakyReLU(slope)]
+            if dropout:
+                layers.append(nn.Dropout(dropout))
+            reach = 0 if same else kernel - 1
+            height, width = -(-(height - reach) // stride), -(-(width - reach) // stride)
+            c_in = c_out
+        if height < 1 or width < 1:
+            raise ValueError(f"{shape[1]}x{shape[2]} images are too small for {len(widths)} unpadded convolutions")
+        layers.append(FromMap())
+        if head_dropout:
+            layers.append(nn.Dropout(head_dropout))
+        layers.append(nn.Linear(c_in * height * width, 1))
+        self.layers = nn.Sequential(*layers).apply(init_glorot)
+
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        x = self.inputs(images)
+        if self.classes:
+            assert labels is not None
+            x = label_planes(x, labels, self.classes)
+        return self.layers(x).squeeze(1)
