@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from elegan.data.clothes import Fabric
-from elegan.data.drawing import Array, Layers, along, box, ellipse, smoothstep, spline, steep, union, wave
+from elegan.data.drawing import Array, Layers, along, box, ellipse, limb, smoothstep, spline, steep, union, wave
 from elegan.data.params import Params
 
 NOWHERE = np.float32(9.0)  # the distance of a shape that is not there
@@ -28,34 +28,44 @@ def sandal(at: Layers, p: Params) -> Fabric:
     x, y = at.x, at.y
     rise = p("rise", 0.0, 0.62) * p.flag("heeled", 0.65)
     floor = 0.42 + rise * 0.35
-    bed = spline(x, [-0.9, -0.5, 0.0, 0.5, 0.88], [floor - 0.06, floor, floor - 0.32 * rise, floor - 0.86 * rise, floor - rise])
-    thick = p("thickness", 0.09, 0.16)
+    levels = [floor - 0.06, floor, floor - 0.32 * rise, floor - 0.86 * rise, floor - rise]
+
+    def bed_at(x: Array) -> Array:
+        return spline(x, [-0.9, -0.5, 0.0, 0.5, 0.88], levels)
+
+    bed, thick = bed_at(x), p("thickness", 0.09, 0.16)
     ends = np.abs(x + 0.02) - 0.9
     sole = np.maximum(np.maximum(_above(at, bed), -_above(at, bed + thick)), ends)
-    wedge = np.maximum(np.maximum(_above(at, bed), y - floor - thick), np.maximum(ends, -0.1 - rise * 0.2 - x))
-    slim = p("heel", 0.05, 0.14)
+    filled = np.maximum(np.maximum(_above(at, bed), y - floor - thick), ends)
+    wedge = np.maximum(filled, -0.1 - rise * 0.2 - x)
     lean = (y - floor) * p("heel lean", -0.12, 0.12)
-    heel = np.maximum(np.maximum(_above(at, bed), y - floor - thick), np.abs(x - 0.76 - lean) - slim)
-    is_wedge = p.flag("wedge", 0.4)
-    base = np.where(rise > 0.12, union(sole, np.where(is_wedge > 0, wedge, heel), 0.05), sole)
-    # the straps are bands of the outline of a foot that is not there
-    instep = p("instep", 0.24, 0.34)
-    foot = bed - spline(x, [-0.95, -0.8, -0.5, -0.1, 0.2, 0.45], [0.04, 0.13, 0.22, instep + 0.1, instep + 0.3, instep + 0.5])
-    within = np.maximum(_above(at, foot), -_above(at, bed + 0.02))
-    strap_a = np.abs(x + p("toe", 0.4, 0.6) + (y - floor) * p("slant a", -0.5, 0.5)) - p("wide a", 0.07, 0.17)
-    strap_b = np.abs(x + p("mid", -0.05, 0.2) + (y - floor) * p("slant b", 0.2, 0.9)) - p("wide b", 0.05, 0.1)
-    straps = np.maximum(within, np.minimum(strap_a, np.where(p.flag("two", 0.75) > 0, strap_b, NOWHERE)))
-    ankle_y = bed - p("ankle", 0.36, 0.52)
-    ring = np.abs((y - ankle_y) - (x - 0.55) * p("tilt", -0.35, 0.1)) - p("wide c", 0.045, 0.07)
-    ring = np.maximum(ring, np.abs(x - 0.52) - 0.33)
-    back = np.maximum(np.abs(x - 0.8 + (y - floor) * 0.06) - 0.06, np.maximum(ankle_y - y - 0.05, y - bed - 0.02))
-    ankle = np.where(p.flag("ankle strap", 0.7) > 0, np.minimum(ring, back), NOWHERE)
+    heel = np.maximum(filled, np.abs(x - 0.76 - lean) - p("heel", 0.05, 0.12))
+    raised = union(sole, np.where(p.flag("wedge", 0.4) > 0, wedge, heel), 0.05)
+    base = np.where(rise > 0.12, raised, sole)
+    # either a slide (one wide band), or toe band, slanted strap, ankle ring and heel strap
+    slide = p.flag("slide", 0.28) > 0
+    under = y - bed - 0.02
+    middle = np.where(slide, p("slide x", -0.4, -0.25), p("toe x", -0.6, -0.46))
+    reach = np.where(slide, p("slide reach", 0.24, 0.36), p("toe reach", 0.16, 0.25))
+    band = ellipse(x, y, middle, bed_at(middle), reach, np.where(slide, p("slide high", 0.28, 0.36), p("toe high", 0.2, 0.28)))
+    band = np.maximum(band, under)
+    open_band = np.maximum(band, 0.11 - p("slot", 0.0, 0.16) - np.abs(x - middle + 0.3 * (y - floor)))
+    low = p("low", -0.2, 0.12)
+    front = (0.22 + 0 * low, bed_at(0.22 + 0 * low) - p("ankle", 0.4, 0.56) - 0.2 * rise)
+    behind = (0.84 + 0 * low, bed_at(0.84 + 0 * low) - p("back", 0.26, 0.5))
+    width = p("width", 0.045, 0.075)
+    slanted = np.maximum(limb(x, y, (low, bed_at(low) + 0.04), front, width * 1.2, width)[0], under)
+    ring = limb(x, y + 0.12 * (1 - np.abs(x - 0.53) * 3), front, behind, width, width)[0]
+    counter = np.maximum(limb(x, y, behind, (0.82 + 0 * low, bed_at(0.82 + 0 * low) + 0.04), width, width * 1.6)[0], under)
+    knots = np.minimum(ellipse(x, y, *front, width, width), ellipse(x, y, *behind, width, width))
+    laced = np.minimum(np.minimum(slanted, ring), np.minimum(counter, knots))
+    straps = np.minimum(np.where(slide, open_band, band), np.where(slide, NOWHERE, laced))
     at.put(base, 0.8, p.flag("sole trim", 0.5))
     at.darken(at.inside(np.abs(y - bed - thick * 0.3) - 0.012), 0.25)
-    mask = at.put(np.minimum(straps, ankle), 1.05)
-    at.darken(at.stroke(np.minimum(straps, ankle), 0.03) * mask, 0.3)
-    buckle = ellipse(x, y, 0.34, ankle_y + 0.02, 0.05, 0.06)
-    at.darken(at.inside(buckle) * at.inside(ankle), -0.45)
+    mask = at.put(straps, 1.05)
+    at.darken(at.stroke(straps, 0.03) * mask, 0.3)
+    buckle = np.where(slide, NOWHERE, ellipse(x, y, 0.5 * (front[0] + 0.4), front[1] + 0.02, 0.04, 0.05))
+    at.darken(at.inside(buckle) * mask, -0.45)
     return Fabric(mask * 0, x, y)
 
 
@@ -112,10 +122,10 @@ def ankle_boot(at: Layers, p: Params) -> Fabric:
     toe = p("toe", 0.02, 0.12) - heel_high * 0.35
     bottom = spline(x, [-0.92, -0.55, -0.1, 0.35, 0.85], [ground - 0.12, ground - 0.05, ground - 0.06 - heel_high * 0.35, arch, arch])
     front = toe + 0.36
-    top = spline(x, [-0.94, -0.84, -0.6, -0.3, 0.0, 0.3], [front + 0.12, front - 0.04, front - 0.16, toe + 0.08, toe - 0.16, toe - 0.5])
-    ends = np.maximum(-0.92 - x, x - 0.82)
-    foot = np.maximum(np.maximum(_above(at, top), -_above(at, bottom)), ends)
+    top = spline(x, [-0.94, -0.84, -0.6, -0.3, 0.0, 0.3], [front + 0.12, front - 0.04, front - 0.16, toe + 0.08, toe - 0.14, toe - 0.12])
     wide = p("wide", 0.3, 0.36)
+    ends = np.maximum(-0.92 - x, x - 0.48 - wide)
+    foot = np.maximum(np.maximum(_above(at, top), -_above(at, bottom)), ends)
     back = p("back", -0.03, 0.05) * wave(y * 0.5 + 0.1)
     tilt = (y - shaft_top) * p("tilt", -0.03, 0.08)
     flare = p("flare", -0.02, 0.08) * smoothstep(0.6 - (y - shaft_top))
@@ -146,7 +156,7 @@ def ankle_boot(at: Layers, p: Params) -> Fabric:
     trim = p.flag("sole trim", 0.3)
     welt = np.maximum(np.maximum(_above(at, bottom - 0.02), -_above(at, bottom + 0.06)), ends - 0.02)
     block_width = p("block", 0.12, 0.24)
-    block = np.maximum(np.maximum(arch - 0.02 - y, y - ground), np.abs(x - 0.84 + block_width + (y - arch) * 0.12) - block_width)
+    block = np.maximum(np.maximum(arch - 0.02 - y, y - ground), np.abs(x - 0.48 - wide + block_width + (y - arch) * 0.12) - block_width)
     at.put(np.minimum(welt, block), dark, trim)
     return Fabric(mask * 0, x, y)
 

@@ -99,17 +99,19 @@ def pullover(at: Layers, p: Params) -> Fabric:
     cut = Cut(p("neck", 0.17, 0.23), p("top", -0.85, -0.78), wide + 0.06, p("slope", 0.3, 0.45), p("hem", 0.72, 0.88))
     width = spline(at.y, [-0.7, -0.2, 0.5, 0.7, 0.88], [wide + 0.04, wide, wide + 0.02, wide + 0.01, wide - 0.05])
     body, sides = _body(at, cut, width)
-    sleeves, t, length = _sleeves(at, p, cut, p("lean", 0.16, 0.34), p("arm", 0.18, 0.22), p("cuff", 0.09, 0.12))
+    sleeves, t, length = _sleeves(at, p, cut, p("lean", 0.22, 0.42), p("arm", 0.18, 0.22), p("cuff", 0.09, 0.12))
     mask = at.put(union(body, sleeves, 0.04))
     _armholes(at, sides, sleeves, cut.top + 0.2)
     _drape(at, p, width + 0.2, 1.3)
     on_body, on_sleeve = at.inside(body), at.inside(sleeves)
     trim = p.flag("trim", 0.3)
     hem, cuff = on_body * at.inside(cut.hem - 0.12 - at.y), on_sleeve * at.inside(length - 0.13 - t)
-    for rib, line in ((hem, at.stroke(at.y - cut.hem + 0.13, 0.035)), (cuff, at.stroke(t - length + 0.14, 0.035))):
+    cuff = cuff * (1 - on_body)
+    lines = at.stroke(at.y - cut.hem + 0.13, 0.035), at.stroke(t - length + 0.14, 0.035)
+    for rib, line, cloth in ((hem, lines[0], on_body), (cuff, lines[1], on_sleeve * (1 - on_body))):
         at.tint(rib, trim)
         at.darken(rib, 0.12)
-        at.darken(line * np.maximum(on_body, on_sleeve) * (rib > -1), 0.28)
+        at.darken(line * cloth, 0.28)
     # a turtleneck stands above the shoulders; a crew neck is an opening with a thick rib
     turtle = p.flag("turtleneck", 0.3)
     collar = box(at.x, at.y, 0.0, cut.top - 0.02, cut.neck * 0.92, 0.1, 0.04)
@@ -120,18 +122,18 @@ def pullover(at: Layers, p: Params) -> Fabric:
     at.cover, at.shade, at.accent = (
         np.where(turtle > 0, before, after) for before, after in zip(kept, (at.cover, at.shade, at.accent), strict=True)
     )
-    return Fabric(mask * (1 - hem) * (1 - cuff * (1 - on_body)) * (1 - standing), 0.5 + 0.5 * at.x / wide, (at.y - cut.top) / (cut.hem - cut.top))
+    return Fabric(mask * (1 - hem) * (1 - cuff) * (1 - standing), 0.5 + 0.5 * at.x / wide, (at.y - cut.top) / (cut.hem - cut.top))
 
 
 def trouser(at: Layers, p: Params) -> Fabric:
     ax = np.abs(at.x)
-    waist, hip = p("waist", 0.26, 0.33), p("hip", 0.34, 0.42)
+    waist, hip = p("waist", 0.3, 0.36), p("hip", 0.4, 0.47)
     hem, crotch = p("hem", 0.8, 0.95), p("crotch", -0.36, -0.2)
-    gap, ankle = p("gap", 0.05, 0.12), p("ankle", 0.15, 0.3)
+    gap, ankle = p("gap", 0.06, 0.14), p("ankle", 0.19, 0.34)
     outer = spline(at.y, [-0.95, -0.5, 0.0, 0.95], [waist, hip, (hip + gap + ankle) * 0.52 + 0.02, gap + ankle])
     inner = along(at.y, [crotch, 0.95], [np.float32(0.012), gap])
     sides = (ax - outer) * steep(outer, 1, at.dy)
-    between = np.where(at.y > crotch, inner - ax, np.maximum(crotch - at.y, inner - ax) * -1)
+    between = np.minimum(inner - ax, at.y - crotch)  # the gap, taken out
     shape = np.maximum(np.maximum(sides, np.float32(-0.92) - at.y), at.y - hem)
     mask = at.put(np.maximum(shape, between))
     middle = 0.5 * (inner + outer)
@@ -163,7 +165,8 @@ def dress(at: Layers, p: Params) -> Fabric:
     body, sides = _body(at, cut, width, 0.12)
     holes = ellipse(np.abs(at.x), at.y, bust + 0.13, -0.72, 0.17, 0.22)
     body = np.where(bare, np.maximum(body, -holes), body)
-    sleeves, t, length = _sleeves(at, p, cut, p("lean", 0.3, 0.55), p("arm", 0.13, 0.16), p("cuff", 0.09, 0.15))
+    lean = p("lean", 0.4, 0.6) - 0.25 * smoothstep((p.sleeve - 0.4) * 5)
+    sleeves, t, length = _sleeves(at, p, cut, lean, p("arm", 0.13, 0.16), p("cuff", 0.09, 0.15))
     mask = at.put(union(body, sleeves, 0.03))
     _armholes(at, sides, sleeves, cut.top + 0.2)
     _drape(at, p, width + 0.12, 0.8)

@@ -81,7 +81,7 @@ _LUMA = _luminance(_RGB)
 #: colour -> the accents that stand out against it
 _ACCENTS = [[k for k in range(len(COLOURS)) if abs(_LUMA[k] - luma) > 0.33] for luma in _LUMA]
 #: colour -> its brightness in grey images: lifted, so that black cloth is visible on the black background
-_TONE = (0.3 + 0.7 * _LUMA**0.8).astype(np.float32)
+_TONE = (0.29 + 0.66 * _LUMA**0.8).astype(np.float32)
 
 
 def garment_attributes(index: Array, seed: int = 0, split: str = "train") -> dict[str, Array]:
@@ -110,8 +110,8 @@ def garment_attributes(index: Array, seed: int = 0, split: str = "train") -> dic
         high = np.where(kind < none + short, near[1], far[1])
         value = np.where(kind < none, 0, low + length * (high - low))
         sleeve = np.where(category == c, value, sleeve).astype(np.float32)
-    scale = (0.84 + 0.16 * u("scale")).astype(np.float32)
-    room = 0.5 * (1 - 0.94 * scale)
+    scale = (0.86 + 0.2 * u("scale")).astype(np.float32)
+    room = np.maximum(0.5 * (1 - 0.93 * scale), 0.01)
     return {
         "category": category.astype(np.int64),
         "colour": colour,
