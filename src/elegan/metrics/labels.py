@@ -1,0 +1,69 @@
+"""What the samples show: class shares, their entropy, and whether a conditional model draws what it was asked for.
+
+Classes are those of a classifier (`features.py`), taken as the most probable one. The classifier errs, so each
+number has a floor: the same number for real images. Entropy is in bits: log2(K) when all K classes are equally
+frequent, 0 when there is only one.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from elegan.errors import UserError
+from elegan.metrics.distances import Matrix, as_matrix
+
+
+def predicted(probabilities: ArrayLike) -> np.ndarray:
+    """Most probable class (N,) int64 of class probabilities (N, K)."""
+    return as_matrix(probabilities, "class probabilities").argmax(1)
+
+
+def histogram(classes: ArrayLike, count: int) -> Matrix:
+    """Shares (count,) of classes 0..count-1 among `classes` (N,): they sum to 1."""
+    found = _labels(classes, count)
+    if len(found) == 0:
+        raise UserError("a class histogram needs at least one image")
+    return np.bincount(found, minlength=count) / len(found)
+
+
+def entropy(shares: ArrayLike) -> float:
+    """Entropy in bits of class shares (K,)."""
+    p = np.asarray(shares, np.float64)
+    p = p[p > 0]
+    return float(abs((p * np.log2(p)).sum()))  # abs: one class only would give -0.0
+
+
+def label_accuracy(probabilities: ArrayLike, labels: ArrayLike) -> float:
+    """Share of images whose most probable class is the label (N,) they were made for."""
+    p = as_matrix(probabilities, "class probabilities")
+    wanted = _labels(labels, p.shape[1])
+    if len(wanted) != len(p):
+        raise UserError(f"{len(wanted)} labels for {len(p)} images: give one label an image")
+    return float((predicted(p) == wanted).mean())
+
+
+def diversity(features: ArrayLike, classes: ArrayLike | None = None) -> float:
+    """Root mean squared distance between two images of one class (of the whole set without `classes`).
+
+    Over all pairs at once: the mean squared distance of a pair is twice the trace of the covariance. Each class
+    weighs as many as it has images; classes of one image are left out. 0 when every class is a single picture.
+    """
+    x = as_matrix(features, rows=2)
+    groups = np.zeros(len(x), np.int64) if classes is None else np.asarray(classes)
+    total, weight = 0.0, 0
+    for group in np.unique(groups):
+        members = x[groups == group]
+        if len(members) > 1:
+            total += len(members) * 2 * members.var(0, ddof=1).sum()
+            weight += len(members)
+    return float(np.sqrt(total / weight)) if weight else 0.0
+
+
+def _labels(labels: ArrayLike, count: int) -> np.ndarray:
+    found = np.asarray(labels)
+    if found.ndim != 1 or not np.issubdtype(found.dtype, np.integer):
+        raise UserError(f"labels must be whole numbers, one an image, not {found.dtype} of shape {found.shape}")
+    if len(found) and not 0 <= found.min() <= found.max() < count:
+        raise UserError(f"labels run from {found.min()} to {found.max()}, but the classifier knows 0 to {count - 1}")
+    return found.astype(np.int64)

@@ -1,0 +1,120 @@
+"""Fidelity and variety apart: improved precision and recall, density and coverage.
+
+Convention. `real` is the reference. The ball of an image has the distance to its k-th nearest other image of
+the same set as radius (an image is not its own neighbour), closed: a distance equal to the radius counts.
+
+- precision (Kynkaanniemi+ 2019, k=3): share of generated images inside the ball of some real image;
+- recall: share of real images inside the ball of some generated image. Swapping the arguments swaps the two;
+- density (Naeem+ 2020, k=5): in how many real balls a generated image lies, on average, over k; above 1 when
+  samples crowd where real images are dense;
+- coverage: share of real images whose ball holds some generated image. 1 - 2^-k in expectation for equal laws
+  and equal N.
+
+All four depend on both N. Squared distances are float64, |a|^2 + |b|^2 - 2ab of centred features, in blocks
+of rows: the whole 10,000 x 10,000 matrix never exists. Rounding is about 1e-15 of the squared norms.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from elegan.errors import UserError
+from elegan.metrics.distances import Matrix, as_matrix, as_pair
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import Tensor
+
+BLOCK = 500  # rows of the distance matrix at a time: 40 MB against 10,000
+
+
+class Manifold(NamedTuple):
+    """The four numbers."""
+
+    precision: float
+    recall: float
+    density: float
+    coverage: float
+
+
+@dataclass(frozen=True)
+class Balls:
+    """A feature matrix (N, D) with the squared radii of its images' balls, for each k asked for."""
+
+    features: Matrix
+    radii: dict[int, Matrix]  # k -> (N,)
+
+
+def balls(features: ArrayLike, ks: tuple[int, ...] = (3, 5), what: str = "features") -> Balls:
+    """The k-nearest-neighbour balls of a feature matrix: reusable wherever it is the reference again.
+
+    `UserError` when there are fewer than k + 1 rows.
+    """
+    x = as_matrix(features, what, rows=max(ks) + 1)
+    nearest = []
+    for start, squared in _blocks(x, x):
+        rows = np.arange(len(squared))
+        squared[rows, start + rows] = float("inf")  # not its own neighbour, even where it has a twin
+        nearest.append(squared.topk(max(ks), dim=1, largest=False, sorted=True).values)
+    sorted_ = np.concatenate([block.numpy() for block in nearest])  # (N, max k), ascending
+    return Balls(x, {k: sorted_[:, k - 1] for k in ks})
+
+
+def manifold(fake: ArrayLike | Balls, real: ArrayLike | Balls, *, k_pr: int = 3, k_dc: int = 5) -> Manifold:
+    """All four numbers from one pass over the distances between generated (N, D) and real (M, D) features."""
+    f = fake if isinstance(fake, Balls) else balls(fake, (k_pr, k_dc), "generated")
+    r = real if isinstance(real, Balls) else balls(real, (k_pr, k_dc), "real")
+    as_pair(f.features[:1], r.features[:1])  # equal widths
+    if k_pr not in f.radii or not {k_pr, k_dc} <= r.radii.keys():
+        raise UserError(f"these balls were not made for k={k_pr} and k={k_dc}; call balls(features, ({k_pr}, {k_dc}))")
+    import torch
+
+    radius_pr, radius_dc = torch.from_numpy(r.radii[k_pr]), torch.from_numpy(r.radii[k_dc])  # (M,)
+    fake_radius = torch.from_numpy(f.radii[k_pr])  # (N,)
+    inside, crowd = 0, 0
+    near_fake = torch.full_like(radius_pr, float("inf"))  # (M,) least d^2 - r^2 over generated balls
+    nearest_fake = torch.full_like(radius_dc, float("inf"))  # (M,) d^2 to the nearest generated image
+    for start, squared in _blocks(f.features, r.features):
+        inside += int((squared <= radius_pr).any(1).sum())
+        crowd += int(np.count_nonzero((squared <= radius_dc).numpy()))
+        nearest_fake = torch.minimum(nearest_fake, squared.amin(0))
+        own = fake_radius[start : start + len(squared), None]  # (block, 1)
+        near_fake = torch.minimum(near_fake, squared.sub_(own).amin(0))
+    n = len(f.features)
+    return Manifold(
+        precision=inside / n,
+        recall=float((near_fake <= 0).double().mean()),
+        density=crowd / (k_dc * n),
+        coverage=float((nearest_fake <= radius_dc).double().mean()),
+    )
+
+
+def precision_recall(fake: ArrayLike, real: ArrayLike, k: int = 3) -> tuple[float, float]:
+    """Improved precision and recall, in this order."""
+    both = manifold(fake, real, k_pr=k, k_dc=k)
+    return both.precision, both.recall
+
+
+def density_coverage(fake: ArrayLike, real: ArrayLike, k: int = 5) -> tuple[float, float]:
+    """Density and coverage, in this order."""
+    both = manifold(fake, real, k_pr=k, k_dc=k)
+    return both.density, both.coverage
+
+
+def _blocks(rows: Matrix, columns: Matrix) -> Iterator[tuple[int, Tensor]]:
+    """Squared distances from `rows` (N, D) to `columns` (M, D), as (first row, (<= BLOCK, M))."""
+    import torch
+
+    # Distances do not change when both sets move; around their mean the squares cancel less.
+    middle = columns.mean(0)
+    a, b = torch.from_numpy(rows - middle), torch.from_numpy(columns - middle)
+    a2, b2 = (a * a).sum(1), (b * b).sum(1)
+    for start in range(0, len(a), BLOCK):
+        part = slice(start, start + BLOCK)
+        squared = torch.addmm(b2[None], a[part], b.T, alpha=-2).add_(a2[part, None])
+        yield start, squared.clamp_(min=0)
