@@ -5,13 +5,15 @@ For shoes the outlines are curves over x, so x is one row and y the sheared one.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from elegan.data.clothes import Fabric
 from elegan.data.drawing import Array, Layers, along, box, ellipse, limb, smoothstep, spline, steep, union, wave
 from elegan.data.params import Params
 
-NOWHERE = np.float32(9.0)  # the distance of a shape that is not there
+NOWHERE: Any = np.float32(9.0)  # the distance of a shape that is not there
 
 
 def _above(at: Layers, curve: Array) -> Array:
@@ -47,7 +49,9 @@ def sandal(at: Layers, p: Params) -> Fabric:
     under = y - bed - 0.02
     middle = np.where(slide, p("slide x", -0.4, -0.25), p("toe x", -0.6, -0.46))
     reach = np.where(slide, p("slide reach", 0.24, 0.36), p("toe reach", 0.16, 0.25))
-    band = ellipse(x, y, middle, bed_at(middle), reach, np.where(slide, p("slide high", 0.28, 0.36), p("toe high", 0.2, 0.28)))
+    band = ellipse(
+        x, y, middle, bed_at(middle), reach, np.where(slide, p("slide high", 0.28, 0.36), p("toe high", 0.2, 0.28))
+    )
     band = np.maximum(band, under)
     open_band = np.maximum(band, 0.11 - p("slot", 0.0, 0.16) - np.abs(x - middle + 0.3 * (y - floor)))
     low = p("low", -0.2, 0.12)
@@ -56,7 +60,9 @@ def sandal(at: Layers, p: Params) -> Fabric:
     width = p("width", 0.045, 0.075)
     slanted = np.maximum(limb(x, y, (low, bed_at(low) + 0.04), front, width * 1.2, width)[0], under)
     ring = limb(x, y + 0.12 * (1 - np.abs(x - 0.53) * 3), front, behind, width, width)[0]
-    counter = np.maximum(limb(x, y, behind, (0.82 + 0 * low, bed_at(0.82 + 0 * low) + 0.04), width, width * 1.6)[0], under)
+    counter = np.maximum(
+        limb(x, y, behind, (0.82 + 0 * low, bed_at(0.82 + 0 * low) + 0.04), width, width * 1.6)[0], under
+    )
     knots = np.minimum(ellipse(x, y, *front, width, width), ellipse(x, y, *behind, width, width))
     laced = np.minimum(np.minimum(slanted, ring), np.minimum(counter, knots))
     straps = np.minimum(np.where(slide, open_band, band), np.where(slide, NOWHERE, laced))
@@ -80,7 +86,17 @@ def sneaker(at: Layers, p: Params) -> Fabric:
     top = spline(
         x,
         [-0.93, -0.84, -0.6, -0.3, 0.0, 0.22, 0.5, 0.78, 0.92],
-        [ground - 0.12, toe + 0.06, toe - 0.06, toe - 0.15, ankle + 0.16, ankle - high, dip, ankle - 0.04 - high, ankle + 0.1],
+        [
+            ground - 0.12,
+            toe + 0.06,
+            toe - 0.06,
+            toe - 0.15,
+            ankle + 0.16,
+            ankle - high,
+            dip,
+            ankle - 0.04 - high,
+            ankle + 0.1,
+        ],
     )
     bottom = spline(x, [-0.95, -0.7, -0.3, 0.8, 0.95], [ground - 0.09, ground - 0.01, ground, ground, ground - 0.05])
     ends = np.abs(x + 0.01 - np.maximum(y, 0) * 0.02) - 0.92
@@ -98,7 +114,7 @@ def sneaker(at: Layers, p: Params) -> Fabric:
     on_stay = mask * at.inside(np.abs(x + 0.13) - 0.3)
     at.darken(at.stroke(stay, 0.035) * on_stay, 0.35)
     rate = p("laces", 6.5, 8.5)
-    along_stay = (x * rate + (y - top) * 2.2)
+    along_stay = x * rate + (y - top) * 2.2
     lace = np.abs(along_stay - np.floor(along_stay) - 0.5) / rate - 0.026
     at.darken(at.inside(lace) * on_stay * at.inside(stay + 0.02), p("lace shade", -0.6, 0.55))
     lining = np.maximum(np.maximum(_above(at, top), -_above(at, top + 0.08)), np.abs(x - 0.53) - 0.28)
@@ -120,9 +136,17 @@ def ankle_boot(at: Layers, p: Params) -> Fabric:
     ground, heel_high = p("ground", 0.74, 0.82), p("heel", 0.08, 0.3)
     shaft_top, arch = p("shaft", -0.86, -0.6), ground - heel_high
     toe = p("toe", 0.02, 0.12) - heel_high * 0.35
-    bottom = spline(x, [-0.92, -0.55, -0.1, 0.35, 0.85], [ground - 0.12, ground - 0.05, ground - 0.06 - heel_high * 0.35, arch, arch])
+    bottom = spline(
+        x,
+        [-0.92, -0.55, -0.1, 0.35, 0.85],
+        [ground - 0.12, ground - 0.05, ground - 0.06 - heel_high * 0.35, arch, arch],
+    )
     front = toe + 0.36
-    top = spline(x, [-0.94, -0.84, -0.6, -0.3, 0.0, 0.3], [front + 0.12, front - 0.04, front - 0.16, toe + 0.08, toe - 0.14, toe - 0.12])
+    top = spline(
+        x,
+        [-0.94, -0.84, -0.6, -0.3, 0.0, 0.3],
+        [front + 0.12, front - 0.04, front - 0.16, toe + 0.08, toe - 0.14, toe - 0.12],
+    )
     wide = p("wide", 0.3, 0.36)
     ends = np.maximum(-0.92 - x, x - 0.48 - wide)
     foot = np.maximum(np.maximum(_above(at, top), -_above(at, bottom)), ends)
@@ -134,7 +158,9 @@ def ankle_boot(at: Layers, p: Params) -> Fabric:
     mask = at.put(union(foot, shaft, p("instep", 0.16, 0.34)) + 0 * y)
     at.shade = at.shade * (1.05 - 0.3 * smoothstep((x - 0.45) * 1.8) - 0.16 * smoothstep((y - toe) * 1.2))
     wrinkles = wave(y * 3.0 + x * 1.4 + p("wrinkle", 0, 1))
-    at.darken(smoothstep(1 - np.abs(x - 0.05) * 2.2) * smoothstep(1 - np.abs(y - toe) * 2) * (0.5 + 0.5 * wrinkles), 0.2)
+    at.darken(
+        smoothstep(1 - np.abs(x - 0.05) * 2.2) * smoothstep(1 - np.abs(y - toe) * 2) * (0.5 + 0.5 * wrinkles), 0.2
+    )
     # one of: elastic gusset, laces up the front, zip at the side
     kind = p("closing", 0, 3)
     gusset = box(x + (y - shaft_top) * 0.05, y, 0.46, shaft_top + 0.3, 0.13, 0.32, 0.06)
@@ -156,7 +182,9 @@ def ankle_boot(at: Layers, p: Params) -> Fabric:
     trim = p.flag("sole trim", 0.3)
     welt = np.maximum(np.maximum(_above(at, bottom - 0.02), -_above(at, bottom + 0.06)), ends - 0.02)
     block_width = p("block", 0.12, 0.24)
-    block = np.maximum(np.maximum(arch - 0.02 - y, y - ground), np.abs(x - 0.48 - wide + block_width + (y - arch) * 0.12) - block_width)
+    block = np.maximum(
+        np.maximum(arch - 0.02 - y, y - ground), np.abs(x - 0.48 - wide + block_width + (y - arch) * 0.12) - block_width
+    )
     at.put(np.minimum(welt, block), dark, trim)
     return Fabric(mask * 0, x, y)
 
@@ -165,6 +193,7 @@ def bag(at: Layers, p: Params) -> Fabric:
     x, y, ax = at.x, at.y, np.abs(at.x)
     kind = p("kind", 0, 3)  # tote, satchel, handbag
     tote, satchel = kind < 1, (kind >= 1) & (kind < 2)
+    flapped, open_top = satchel.astype(np.float32), tote.astype(np.float32)
     top, bottom = p("top", -0.28, 0.0), p("bottom", 0.66, 0.88)
     mouth, base = p("mouth", 0.52, 0.74), p("base", 0.64, 0.84)
     mouth = np.where(tote, mouth + 0.08, mouth)
@@ -192,7 +221,7 @@ def bag(at: Layers, p: Params) -> Fabric:
     # satchel: a flap with a clasp; handbag: a zip and a charm; tote: a hem and the ends of the handles
     flap_y = top + (bottom - top) * p("flap", 0.45, 0.62)
     flap = y - flap_y + 0.22 * (x / half) * (x / half)
-    on_flap = inside * satchel
+    on_flap = inside * flapped
     at.darken(at.inside(flap) * on_flap, -0.08)
     at.darken(at.stroke(flap, 0.05) * on_flap, 0.5)
     clasp = box(x, y, 0.0, flap_y - 0.02, 0.08, 0.07, 0.02)
@@ -202,8 +231,8 @@ def bag(at: Layers, p: Params) -> Fabric:
     at.darken(at.stroke(sag - 0.1, 0.04) * zipped, 0.45)
     at.darken(at.stroke(box(x, y, 0.0, 0.6 * bottom + 0.4 * top, 0.55 * mouth, 0.3 * tall, 0.05), 0.035) * zipped, 0.25)
     tabs = box(ax, y, reach, top + 0.1, 0.06, 0.1, 0.02)
-    on_tabs = at.inside(tabs) * inside * (1 - satchel)
+    on_tabs = at.inside(tabs) * inside * (1 - flapped)
     at.darken(on_tabs, 0.25)
-    at.darken(at.stroke(sag - 0.07, 0.03) * inside * tote, 0.3)
-    free = mask * inside * (1 - at.inside(np.minimum(clasp, NOWHERE)) * satchel) * (1 - on_tabs)
+    at.darken(at.stroke(sag - 0.07, 0.03) * inside * open_top, 0.3)
+    free = mask * inside * (1 - at.inside(clasp) * flapped) * (1 - on_tabs)
     return Fabric(free, 0.5 + 0.5 * x / half, (y - top) / (bottom - top))

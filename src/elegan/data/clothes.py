@@ -122,7 +122,9 @@ def pullover(at: Layers, p: Params) -> Fabric:
     at.cover, at.shade, at.accent = (
         np.where(turtle > 0, before, after) for before, after in zip(kept, (at.cover, at.shade, at.accent), strict=True)
     )
-    return Fabric(mask * (1 - hem) * (1 - cuff) * (1 - standing), 0.5 + 0.5 * at.x / wide, (at.y - cut.top) / (cut.hem - cut.top))
+    return Fabric(
+        mask * (1 - hem) * (1 - cuff) * (1 - standing), 0.5 + 0.5 * at.x / wide, (at.y - cut.top) / (cut.hem - cut.top)
+    )
 
 
 def trouser(at: Layers, p: Params) -> Fabric:
@@ -131,7 +133,7 @@ def trouser(at: Layers, p: Params) -> Fabric:
     hem, crotch = p("hem", 0.8, 0.95), p("crotch", -0.36, -0.2)
     gap, ankle = p("gap", 0.06, 0.14), p("ankle", 0.19, 0.34)
     outer = spline(at.y, [-0.95, -0.5, 0.0, 0.95], [waist, hip, (hip + gap + ankle) * 0.52 + 0.02, gap + ankle])
-    inner = along(at.y, [crotch, 0.95], [np.float32(0.012), gap])
+    inner = along(at.y, [crotch, 0.95], [0.012, gap])
     sides = (ax - outer) * steep(outer, 1, at.dy)
     between = np.minimum(inner - ax, at.y - crotch)  # the gap, taken out
     shape = np.maximum(np.maximum(sides, np.float32(-0.92) - at.y), at.y - hem)
@@ -166,7 +168,7 @@ def dress(at: Layers, p: Params) -> Fabric:
     holes = ellipse(np.abs(at.x), at.y, bust + 0.13, -0.72, 0.17, 0.22)
     body = np.where(bare, np.maximum(body, -holes), body)
     lean = p("lean", 0.4, 0.6) - 0.25 * smoothstep((p.sleeve - 0.4) * 5)
-    sleeves, t, length = _sleeves(at, p, cut, lean, p("arm", 0.13, 0.16), p("cuff", 0.09, 0.15))
+    sleeves, _, _ = _sleeves(at, p, cut, lean, p("arm", 0.13, 0.16), p("cuff", 0.09, 0.15))
     mask = at.put(union(body, sleeves, 0.03))
     _armholes(at, sides, sleeves, cut.top + 0.2)
     _drape(at, p, width + 0.12, 0.8)
@@ -207,7 +209,7 @@ def coat(at: Layers, p: Params) -> Fabric:
     low = p("lapel", -0.3, 0.1)
     run = (at.y - cut.top) / (low - cut.top)
     edge = (ax - cut.neck * (1 - run)) * 0.9
-    flap = ax - along(run, [0.0, 0.45, 1.0], [cut.neck + 0.1, cut.neck + p("flap", 0.12, 0.18), np.float32(0.03)])
+    flap = ax - along(run, [0.0, 0.45, 1.0], [cut.neck + 0.1, cut.neck + p("flap", 0.12, 0.18), 0.03])
     lapel = np.maximum(np.maximum(flap, -edge), at.y - low)
     at.darken(at.inside(lapel) * on_body, -0.16)
     at.darken(at.stroke(lapel, 0.045) * on_body * at.inside(at.y - low - 0.03), 0.5)
@@ -219,7 +221,7 @@ def coat(at: Layers, p: Params) -> Fabric:
     double = p.flag("double", 0.4)
     for k in range(3):
         y = low + 0.1 + (button_y - low) * (k * 0.4)
-        button = ellipse(np.where(double > 0, ax, at.x), at.y, np.where(double > 0, 0.11, -0.05), y, 0.035, 0.035)
+        button = ellipse(np.where(double > 0, ax, at.x), at.y, 0.16 * double - 0.05, y, 0.035, 0.035)
         at.darken(at.inside(button) * on_body, -0.55)
     pocket = box(ax, at.y, waist * 0.66, p("pocket", 0.28, 0.42), 0.12, 0.035)
     at.darken(at.stroke(pocket, 0.035) * on_body, 0.4)
@@ -242,7 +244,6 @@ def shirt(at: Layers, p: Params) -> Fabric:
     on_body, ax = at.inside(body), np.abs(at.x)
     _armholes(at, sides, sleeves, cut.top + 0.2)
     _drape(at, p, width + 0.22)
-    cuff = at.inside(sleeves) * (1 - on_body) * at.inside(length - 0.12 - t)
     at.darken(at.stroke(t - length + 0.12, 0.03) * at.inside(sleeves) * (1 - on_body), 0.35)
     # placket and buttons down the front
     at.darken(at.inside(ax - 0.055) * on_body, -0.07)

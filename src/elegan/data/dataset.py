@@ -17,9 +17,9 @@ def fingerprint_of(images: np.ndarray, labels: np.ndarray | None) -> str:
     digest = hashlib.blake2b(repr((images.shape, labels is not None)).encode(), digest_size=8)
     rows = max(1, HASHED_AT_ONCE // max(1, images[0].nbytes if len(images) else 1))
     for start in range(0, len(images), rows):
-        digest.update(np.ascontiguousarray(images[start : start + rows]))
+        digest.update(np.ascontiguousarray(images[start : start + rows]).data)
     if labels is not None:
-        digest.update(np.ascontiguousarray(labels, np.int64))
+        digest.update(np.ascontiguousarray(labels, np.int64).data)
     return digest.hexdigest()
 
 

@@ -61,9 +61,7 @@ def fetch(
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(
-            f"{folder}: cannot be made ({error.strerror}); set ELEGAN_CACHE to a folder"
-        ) from None
+        raise UserError(f"{folder}: cannot be made ({error.strerror}); set ELEGAN_CACHE to a folder") from None
     alive, last = list(mirrors if mirrors is not None else MIRRORS[name]), "no mirror is known"
     for file in idx.SHA256[name]:
         if idx.find_file(folder, file) is not None:
@@ -133,6 +131,4 @@ def _receive(answer: http.client.HTTPResponse, path: Path, text: str) -> None:
 
 
 def _disk(path: Path, error: OSError) -> UserError:
-    return UserError(
-        f"{path.parent}: cannot write ({error.strerror}); free space or set ELEGAN_CACHE elsewhere"
-    )
+    return UserError(f"{path.parent}: cannot write ({error.strerror}); free space or set ELEGAN_CACHE elsewhere")

@@ -84,7 +84,7 @@ def along(t: Array, knots: Sequence[float | Array], values: Sequence[float | Arr
 
 
 def steep(curve: Array, axis: int, step: Array) -> Array:
-    """1 / sqrt(1 + slope^2) of a curve sampled along `axis` every `step`: turns a gap along x (or y) into a distance."""
+    """1 / sqrt(1 + slope^2) of a curve sampled along `axis` every `step`: turns a gap along x or y into a distance."""
     difference = np.empty_like(curve)
     inner = [slice(None)] * 3
     ahead, behind = list(inner), list(inner)
@@ -122,7 +122,15 @@ def ellipse(x: Array, y: Array, cx: Array | float, cy: Array | float, rx: Array 
     return (r - 1) * r / gradient
 
 
-def box(x: Array, y: Array, cx: Array | float, cy: Array | float, hx: Array | float, hy: Array | float, r: Array | float = 0.0) -> Array:
+def box(
+    x: Array,
+    y: Array,
+    cx: Array | float,
+    cy: Array | float,
+    hx: Array | float,
+    hy: Array | float,
+    r: Array | float = 0.0,
+) -> Array:
     """Signed distance to a box of half-sizes hx, hy with corners rounded by r."""
     qx, qy = np.abs(x - cx) - hx + r, np.abs(y - cy) - hy + r
     ox, oy = np.maximum(qx, 0), np.maximum(qy, 0)

@@ -40,11 +40,12 @@ def parse_size(size: int | str | tuple[int, int] | list[int] | None) -> tuple[in
     """64, "64", "64x48" or (64, 48) (height x width) -> (height, width); None stays None."""
     if size is None:
         return None
+    pair: list[int]
     if isinstance(size, str):
-        match = re.fullmatch(r"\s*(\d+)\s*(?:[xX×,]\s*(\d+)\s*)?", size)
+        match = re.fullmatch(r"\s*(\d+)\s*(?:[xX,]\s*(\d+)\s*)?", size)
         pair = [int(g) for g in match.groups() if g] if match else []
-    elif isinstance(size, int) and not isinstance(size, bool):
-        pair = [size]
+    elif isinstance(size, int):
+        pair = [] if isinstance(size, bool) else [size]
     else:
         try:
             pair = [int(s) for s in size]

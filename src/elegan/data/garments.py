@@ -237,6 +237,4 @@ def garments_dataset(
     index = np.arange(count or DEFAULT_COUNT[split])
     attributes = garment_attributes(index, seed, split)
     images = draw_garments(index, size or (28, 28), channels or 1, seed, split, attributes)
-    return Dataset(
-        "garments", images, attributes["category"].copy(), list(CATEGORIES), split, attributes=attributes
-    )
+    return Dataset("garments", images, attributes["category"].copy(), list(CATEGORIES), split, attributes=attributes)

@@ -24,8 +24,6 @@ def in_test(keys: Sequence[str], where: Path | str) -> np.ndarray:
     """
     distinct = sorted(set(keys))
     if len(distinct) < 2:
-        raise UserError(
-            f"{where}: needs at least two different images, so that one can be held out for judging"
-        )
+        raise UserError(f"{where}: needs at least two different images, so that one can be held out for judging")
     limit = int(SHARE * 2**32)
     return np.array([k != distinct[-1] and (int(k[:8], 16) < limit or k == distinct[0]) for k in keys])

@@ -82,9 +82,7 @@ def _parse(stream: BinaryIO | gzip.GzipFile, path: Path, ndim: int | None) -> tu
     if len(head) < 4 or head[:2] != b"\0\0":
         raise UserError(f"{path}: not an IDX file (bad magic number {head.hex()!r}); fetch it again")
     if head[2] != UINT8:
-        raise UserError(
-            f"{path}: IDX type code {head[2]:#04x} is not supported, only 0x08 (uint8); convert it"
-        )
+        raise UserError(f"{path}: IDX type code {head[2]:#04x} is not supported, only 0x08 (uint8); convert it")
     if head[3] == 0 or (ndim is not None and head[3] != ndim):
         wanted = f"{ndim} were expected; images have 3, labels 1" if ndim else "at least 1 was expected"
         raise UserError(f"{path}: has {head[3]} dimensions, {wanted}: check that this is the right file")
@@ -94,9 +92,7 @@ def _parse(stream: BinaryIO | gzip.GzipFile, path: Path, ndim: int | None) -> tu
     shape = tuple(int.from_bytes(sizes[i : i + 4], "big") for i in range(0, len(sizes), 4))
     expected = math.prod(shape)
     if expected == 0 or expected > LARGEST or len(shape) > 32:
-        raise UserError(
-            f"{path}: its header says {'x'.join(map(str, shape))} values, which cannot be; fetch it again"
-        )
+        raise UserError(f"{path}: its header says {'x'.join(map(str, shape))} values, which cannot be; fetch it again")
     values, digest = bytearray(), hashlib.sha256(head + sizes)
     while len(values) < expected and (chunk := stream.read(min(CHUNK, expected - len(values)))):
         values += chunk
@@ -106,9 +102,7 @@ def _parse(stream: BinaryIO | gzip.GzipFile, path: Path, ndim: int | None) -> tu
             f"{path}: cut short, {len(values):,} of {expected:,} values; delete the file and fetch it again"
         )
     if stream.read(1):
-        raise UserError(
-            f"{path}: has bytes after its {expected:,} values; delete the file and fetch it again"
-        )
+        raise UserError(f"{path}: has bytes after its {expected:,} values; delete the file and fetch it again")
     return np.frombuffer(values, np.uint8).reshape(shape), digest.hexdigest()
 
 
@@ -169,17 +163,13 @@ def read_pair(folder: Path, split: str, name: str | None = None) -> tuple[np.nda
     assert paths[0] is not None and paths[1] is not None
     (images, images_sha), (labels, labels_sha) = read_idx(paths[0], 3), read_idx(paths[1], 1)
     if name is not None:
-        for path, file, digest in zip(
-            paths, (images_name, labels_name), (images_sha, labels_sha), strict=True
-        ):
+        for path, file, digest in zip(paths, (images_name, labels_name), (images_sha, labels_sha), strict=True):
             if digest != SHA256[name][file]:
                 raise UserError(
                     f"{path}: is not the published {TITLES[name]} (SHA-256 differs); delete it to fetch it again, "
                     f"or use it as it is with --data {folder}"
                 )
     if len(images) != len(labels):
-        raise UserError(
-            f"{folder}: {len(images):,} {split} images but {len(labels):,} labels; the files do not match"
-        )
+        raise UserError(f"{folder}: {len(images):,} {split} images but {len(labels):,} labels; the files do not match")
     known = next((n for n in SHA256 if SHA256[n][images_name] == images_sha), None)
     return images, labels.astype(np.int64), known

@@ -139,7 +139,7 @@ def held_out_rows(images: np.ndarray, split: str, where: Path) -> np.ndarray:
 
     from elegan.data.holdout import in_test
 
-    keys = [hashlib.sha256(np.ascontiguousarray(image)).hexdigest() for image in images]
+    keys = [hashlib.sha256(np.ascontiguousarray(image).data).hexdigest() for image in images]
     return np.flatnonzero(in_test(keys, where) == (split == "test"))
 
 
