@@ -12,6 +12,8 @@ import errno
 import hashlib
 import json
 import os
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from elegan.errors import UserError
 from elegan.images import write_bytes
 
 FORMAT = 1  # raise when decoding changes
+STALE = 24 * 3600  # seconds without a write, after which a temporary file belongs to nobody
 
 Fill = Callable[[np.ndarray], tuple[int, dict[str, Any]]]
 
@@ -56,7 +59,10 @@ def store(
     folder = cache_folder() / "images"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        temporary = folder / f".{source_key}-{content_key}.{os.getpid()}.tmp"
+        for stale in folder.glob(".*.tmp"):  # of a run that was killed
+            if time.time() - stale.stat().st_mtime > STALE:
+                stale.unlink(missing_ok=True)
+        temporary = folder / f".{source_key}-{content_key}.{os.getpid()}-{threading.get_ident()}.tmp"
         temporary.touch()
     except OSError:
         images = np.empty(shape, np.uint8)

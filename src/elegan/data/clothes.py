@@ -200,7 +200,9 @@ def coat(at: Layers, p: Params) -> Fabric:
     # the fronts part below the lowest button
     button_y = p("lowest", 0.2, 0.5)
     parting = np.maximum(at.y - button_y, 0) * p("parting", 0.0, 0.12)
-    body = np.maximum(body, parting - np.abs(at.x) - 0.001 - 9 * (at.y < button_y))
+    body = np.maximum(
+        body, parting - np.abs(at.x) - 0.001 - np.where(at.y < button_y, np.float32(9.0), np.float32(0.0))
+    )
     mask = at.put(union(body, sleeves, 0.03))
     on_body, ax = at.inside(body), np.abs(at.x)
     _armholes(at, sides, sleeves, cut.top + 0.2)

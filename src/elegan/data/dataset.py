@@ -23,6 +23,22 @@ def fingerprint_of(images: np.ndarray, labels: np.ndarray | None) -> str:
     return digest.hexdigest()
 
 
+def sheet_rows(
+    total: int, labels: np.ndarray | None, classes: int, n: int = 80, columns: int = 10
+) -> tuple[np.ndarray, int]:
+    """Which images (k,) a contact sheet shows, row by row, and in how many columns.
+
+    Labelled data has one class in a column (the first ten classes), unlabelled data is sampled evenly.
+    """
+    if labels is None or classes < 2:
+        picked = np.linspace(0, total - 1, min(n, total)).astype(np.int64)
+        return picked, min(columns, len(picked))
+    members = [np.flatnonzero(labels == c) for c in range(min(columns, classes))]
+    members = [m for m in members if len(m)]
+    rows = min(max(1, n // len(members)), *(len(m) for m in members), n)
+    return np.stack([m[:rows] for m in members], axis=1).ravel(), len(members)
+
+
 @dataclass(repr=False)
 class Dataset:
     """One split of a data set. `images` stay uint8; a folder's are memory-mapped from the cache."""
@@ -91,19 +107,11 @@ class Dataset:
 
         `scale` repeats pixels; by default small images are enlarged to about 56 pixels.
         """
-        if self.labels is None or self.classes < 2:
-            picked = np.linspace(0, len(self) - 1, min(n, len(self))).astype(int)
-        else:
-            columns = min(columns, self.classes)
-            rows = max(1, n // columns)
-            members = [np.flatnonzero(self.labels == c)[:rows] for c in range(columns)]
-            columns = sum(len(m) > 0 for m in members)
-            shortest = min(len(m) for m in members if len(m))
-            picked = np.stack([m[:shortest] for m in members if len(m)], axis=1).ravel()
+        picked, columns = sheet_rows(len(self), self.labels, self.classes, n, columns)
         pictures = self.images[picked].transpose(0, 2, 3, 1)
         if scale is None:
             scale = max(1, round(56 / max(self.height, self.width)))
-        return grid(pictures, min(columns, len(pictures)), scale=scale)
+        return grid(pictures, columns, scale=scale)
 
     def _repr_png_(self) -> bytes | None:
         """The contact sheet, which a notebook shows inline."""

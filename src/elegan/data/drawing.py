@@ -157,9 +157,9 @@ class Layers:
         self.x, self.y, self.pixel = x, y, pixel
         self.dx = self.dy = pixel  # one pixel, in garment coordinates: how densely curves are sampled
         shape = np.broadcast_shapes(x.shape, y.shape)
-        self.cover = np.zeros(shape, np.float32)
-        self.shade = np.ones(shape, np.float32)
-        self.accent = np.zeros(shape, np.float32)
+        self.cover: Array = np.zeros(shape, np.float32)
+        self.shade: Array = np.ones(shape, np.float32)
+        self.accent: Array = np.zeros(shape, np.float32)
 
     def inside(self, distance: Array) -> Array:
         """Coverage of a shape: 1 inside, 0 outside, a ramp one pixel wide on the edge."""

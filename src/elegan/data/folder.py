@@ -9,7 +9,9 @@ contiguous view.
 from __future__ import annotations
 
 import hashlib
+import io
 import os
+import threading
 import warnings
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -33,6 +35,8 @@ LARGEST_PICTURE = 100_000_000  # pixels; a file that claims more is refused befo
 NATIVE_UP_TO = 128  # a size that all images share is kept up to this
 DEFAULT_SIZE = 64
 EXIF_ORIENTATION = 0x0112
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")  # by content: no other decoder is ever started
+_warnings_are_errors = threading.Lock()  # `catch_warnings` is not thread-safe
 
 
 @dataclass(frozen=True)
@@ -47,12 +51,10 @@ class Seen:
 
 def look(data: bytes) -> Seen:
     """Read the header of an encoded image. Raises `BrokenFileError`."""
-    import io
-
     try:
-        with warnings.catch_warnings():
+        with _warnings_are_errors, warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(data))
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
         width, height = image.size
         if width * height > LARGEST_PICTURE:
             raise BrokenFileError(f"{width}x{height} pixels is too large")
@@ -71,10 +73,8 @@ def look(data: bytes) -> Seen:
 
 def decode(data: bytes, fit: Fit) -> np.ndarray:
     """An encoded image -> uint8 (C, H, W). Raises `BrokenFileError` when it is cut short or damaged."""
-    import io
-
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             image.load()
             return fit_image(image, fit)
     except Exception as error:  # a decoder may raise anything on damaged data
@@ -136,7 +136,7 @@ def _one_split(
     if rows.start == len(images) or rows.stop == 0:
         raise UserError(f"{source}: its {split} side has no readable image; add some, or give another folder")
     chosen = None if marks is None else marks[np.array(facts["order"], np.int64)[rows]]
-    picked = images[rows]
+    picked = np.asarray(images[rows])  # a view: still mapped, no longer a `memmap` to print
     print_key = None if chosen is None else hashlib.sha256(chosen.tobytes()).hexdigest()[:8]
     fingerprint = facts["fingerprints"][split]
     if print_key is not None:

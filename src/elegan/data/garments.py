@@ -210,8 +210,7 @@ def fabric_period(t: Array, at: Layers) -> Array:
 def _paint(at: Layers, attributes: dict[str, Array], channels: int) -> Array:
     """Layers -> uint8 (n, C, H, W)."""
     cover, shade, accent = at.cover, at.shade, at.accent
-    n, height, width = cover.shape
-    out = np.empty((n, channels, height, width), np.uint8)
+    out = np.empty((len(cover), channels, *cover.shape[1:]), np.uint8)
     for c in range(min(channels, 3)):
         table = _TONE if channels == 1 else _RGB[:, c].astype(np.float32)
         cloth, trim = (table[attributes[k]][:, None, None] for k in ("colour", "accent"))

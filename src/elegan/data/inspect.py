@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from elegan.data.dataset import Dataset
+from elegan.data.dataset import sheet_rows
+from elegan.data.fit import Fit
+from elegan.data.folder import Seen, decode, look, threads
+from elegan.data.holdout import in_test
+from elegan.data.labels import find_labels
+from elegan.data.listing import BrokenFileError, Item, Listing, list_images, split_of
+from elegan.data.progress import bar
+from elegan.data.sources import check_path, is_idx_folder, name_of, open_data
 from elegan.errors import UserError
-from elegan.images import save_png
+from elegan.images import MODES, grid, save_png
 
 FEW = 1000  # images; a GAN trained on fewer mostly copies them
 IMBALANCE = 5  # the largest class over the smallest
@@ -83,23 +92,23 @@ def inspect_data(
 ) -> DataReport:
     """Look at every image of a named data set, folder, zip or npz; write a contact sheet PNG if `sheet` is given.
 
-    Every file is decoded, so that truncated ones are found; broken files are reported, never an error. Duplicates are
-    images of equal size, mode and pixels. Raises `UserError` when there is nothing to look at or `sheet` cannot be written.
+    Every file is decoded, so that truncated ones are found; broken files are reported, never an error. Duplicates
+    are images of equal size, mode and pixels. Raises `UserError` when there is nothing to look at or the sheet
+    cannot be written.
     """
-    from elegan.data.sources import _name_of, check_path, is_idx_folder
-
-    name, path = _name_of(source), Path(source).expanduser()
+    name, path = name_of(source), Path(source).expanduser()
     if name is None:
         check_path(path)
+    picture: np.ndarray | None
     if name is not None or path.suffix.lower() == ".npz" or is_idx_folder(path):
-        report, pictures = _inspect_arrays(source, name, path, labels)
+        report, picture = _inspect_arrays(source, name, path, labels)
     else:
-        report, pictures = _inspect_files(path, labels)
+        report, picture = _inspect_files(path, labels)
     _warn(report)
-    if sheet is not None and pictures is not None:
+    if sheet is not None and picture is not None:
         target = Path(sheet)
         try:
-            save_png(target, pictures.sheet())
+            save_png(target, picture)
         except OSError as error:
             raise UserError(
                 f"{target}: the contact sheet cannot be written ({error.strerror}); choose another"
@@ -110,10 +119,8 @@ def inspect_data(
 
 def _inspect_arrays(
     source: str | os.PathLike[str], name: str | None, path: Path, labels: str | os.PathLike[str] | None
-) -> tuple[DataReport, Dataset]:
+) -> tuple[DataReport, np.ndarray]:
     """Data that is one array a split: named data, IDX, npz."""
-    from elegan.data.sources import open_data
-
     sides = {split: open_data(source, split, labels=labels) for split in ("train", "test")}
     train = sides["train"]
     counts = {c: sum(d.counts.get(c, 0) for d in sides.values()) for c in train.class_names}
@@ -130,87 +137,88 @@ def _inspect_arrays(
         splits={split: len(d) for split, d in sides.items()},
         counts=counts,
         sizes={f"{train.height}x{train.width}": total},
-        modes={{1: "L", 3: "RGB", 4: "RGBA"}[train.channels]: total},
+        modes={MODES[train.channels]: total},
         duplicates=[group for group in groups.values() if len(group) > 1],
     )
-    return report, train
+    return report, train.sheet()
 
 
 def pixel_keys(images: np.ndarray) -> list[bytes]:
     """16-byte hashes (N) of the pixels of each image (N, C, H, W)."""
-    import hashlib
-
     return [hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).digest() for image in images]
 
 
-def _inspect_files(source: Path, labels: str | os.PathLike[str] | None) -> tuple[DataReport, Dataset | None]:
-    """A folder or zip: every file decoded at its own size, in threads, and only its hash and thumbnail kept."""
-    from concurrent.futures import ThreadPoolExecutor
+class Examined(NamedTuple):
+    """What is kept of one file."""
 
-    from elegan.data.fit import Fit
-    from elegan.data.folder import decode, look, threads
-    from elegan.data.labels import find_labels
-    from elegan.data.listing import BrokenFileError, Item, list_images, split_of
-    from elegan.data.progress import bar
+    seen: Seen
+    key: bytes  # of its pixels
 
-    listing = list_images(source)
 
-    def examine(item: Item) -> tuple[Any, bytes, np.ndarray] | str:
-        try:
-            data = listing.read(item)
-            seen = look(data)
-            pixels = decode(data, Fit(*seen.size, seen.channels))
-            thumbnail = decode(data, Fit(64, 64, 3, "pad"))
-            return seen, pixel_keys(pixels[None])[0] + repr(pixels.shape).encode(), thumbnail
-        except BrokenFileError as error:
-            return str(error)
-
+def _examine(listing: Listing, item: Item) -> Examined | str:
+    """Decode one file at its own size; a string is the reason why that failed."""
     try:
-        notes: list[str] = []
+        data = listing.read(item)
+        seen = look(data)
+        pixels = decode(data, Fit(*seen.size, seen.channels))
+        return Examined(seen, pixel_keys(pixels[None])[0] + repr(pixels.shape).encode())
+    except BrokenFileError as error:
+        return str(error)
+
+
+def _inspect_files(source: Path, labels: str | os.PathLike[str] | None) -> tuple[DataReport, np.ndarray | None]:
+    """A folder or zip: every file decoded in threads, only its hash kept; the sheet's few are decoded again."""
+    listing = list_images(source)
+    try:
         splits, notes = split_of(listing)
-        marks, names = _labels_or_warning(lambda: find_labels(listing, splits[0] is not None, labels), notes)
-        examined = []
+        marks, names = _labels_or_warning(lambda: find_labels(listing, any(splits), labels), notes)
+        examined: list[Examined | str] = []
         with (
             bar(f"Inspecting {source.name}", len(listing.images)) as advance,
             ThreadPoolExecutor(threads()) as pool,
         ):
-            for result in pool.map(examine, listing.images):
+            for result in pool.map(lambda item: _examine(listing, item), listing.images):
                 examined.append(result)
                 advance(1)
+        good = {i: e for i, e in enumerate(examined) if not isinstance(e, str)}
+        rows = list(good)
+        picture = _thumbnails(listing, rows, None if marks is None else marks[rows], len(names)) if good else None
     finally:
         listing.close()
-    good = [i for i, e in enumerate(examined) if not isinstance(e, str)]
     groups: dict[bytes, list[str]] = defaultdict(list)
-    sizes: Counter[str] = Counter()
-    modes: Counter[str] = Counter()
-    for i in good:
-        seen, key, _ = examined[i]  # type: ignore[misc]
-        groups[key].append(listing.images[i].path)
-        sizes[f"{seen.size[0]}x{seen.size[1]}"] += 1
-        modes[seen.mode] += 1
+    for i, e in good.items():
+        groups[e.key].append(listing.images[i].path)
+    sizes = Counter(f"{e.seen.size[0]}x{e.seen.size[1]}" for e in good.values())
+    modes = Counter(e.seen.mode for e in good.values())
     report = DataReport(
         source=str(source),
         kind="folder" if source.is_dir() else "zip",
         images=len(good),
-        splits=_split_counts([splits[i] for i in good], [examined[i][0].sha256 for i in good], source),  # type: ignore[union-attr]
-        counts={} if marks is None else {n: int((marks[good] == c).sum()) for c, n in enumerate(names)},
+        splits=_split_counts([splits[i] for i in rows], [e.seen.sha256 for e in good.values()], source),
+        counts={} if marks is None else {n: int((marks[rows] == c).sum()) for c, n in enumerate(names)},
         sizes=dict(sizes.most_common()),
         modes=dict(modes.most_common()),
         unreadable={listing.images[i].path: e for i, e in enumerate(examined) if isinstance(e, str)},
         duplicates=[group for group in groups.values() if len(group) > 1],
         warnings=notes,
     )
-    if not good:
-        return report, None
-    thumbnails = np.stack([examined[i][2] for i in good])  # type: ignore[misc]
-    return report, Dataset(source.name, thumbnails, None if marks is None else marks[good], names)
+    return report, picture
 
 
-def _labels_or_warning(find: Any, warnings: list[str]) -> tuple[np.ndarray | None, list[str]]:
+def _thumbnails(listing: Listing, rows: list[int], marks: np.ndarray | None, classes: int) -> np.ndarray:
+    """The contact sheet of a folder, uint8 (H, W, 3), each image whole on a 64x64 square."""
+    picked, columns = sheet_rows(len(rows), marks, classes)
+    items = [listing.images[rows[k]] for k in picked]
+    pictures = np.stack([decode(listing.read(item), Fit(64, 64, 3, "pad")) for item in items])
+    return grid(pictures.transpose(0, 2, 3, 1), columns)
+
+
+def _labels_or_warning(
+    find: Callable[[], tuple[np.ndarray | None, list[str]]], warnings: list[str]
+) -> tuple[np.ndarray | None, list[str]]:
     """A doctor does not stop at a bad label file: it reports it."""
     try:
-        found: tuple[np.ndarray | None, list[str]] = find()
-        return found
+        return find()
     except UserError as error:
         warnings.append(str(error))
         return None, []
@@ -218,8 +226,6 @@ def _labels_or_warning(find: Any, warnings: list[str]) -> tuple[np.ndarray | Non
 
 def _split_counts(splits: Sequence[str | None], keys: list[str], source: Path) -> dict[str, int]:
     """Images per split; of data without split folders, as the hold-out divides them."""
-    from elegan.data.holdout import in_test
-
     if (splits and splits[0] is not None) or any(splits):
         return {"train": splits.count("train"), "test": splits.count("test")}
     if len(set(keys)) < 2:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ import numpy as np
 from elegan.data import idx
 from elegan.data.dataset import Dataset
 from elegan.data.fit import check_options, fit_array, parse_size
+from elegan.data.holdout import in_test
 from elegan.errors import UserError, nearest
 
 NAMES = ("fashion-mnist", "garments", "mnist")
@@ -55,33 +58,49 @@ def open_data(
         raise UserError(f"unknown split {split!r}{nearest(str(split), SPLITS)}")
     if limit is not None and limit < 1:
         raise UserError(f"limit={limit} leaves no images; give a number of at least 1")
+    ignore_labels = labels is not None and os.fspath(labels) == "none"
     wanted = parse_size(size)
     check_options(channels, crop, background)
-    name = _name_of(source)
+    name = name_of(source)
     if name == "garments":
         from elegan.data.garments import garments_dataset
 
+        _no_label_file(name, labels)
         return garments_dataset(split, size=wanted, channels=channels, seed=seed, count=limit)
     if name is not None:
+        _no_label_file(name, labels)
         data = _open_named(name, split, download)
     else:
         path = Path(source).expanduser()
         check_path(path)
         if is_idx_folder(path):
+            _no_label_file(str(path), labels)
             data = _open_idx(path, split)
         elif path.suffix.lower() == ".npz":
             from elegan.data.npz import open_npz
 
+            _no_label_file(str(path), labels)
             data = open_npz(path, split)
         else:
             from elegan.data.folder import open_folder
 
             options = {"size": wanted, "channels": channels, "crop": crop, "background": background}
             data = open_folder(path, split, labels=labels, skip_broken=skip_broken, **options)  # type: ignore[arg-type]
-    return _adapted(data, wanted, channels, crop, background, limit, labels)
+    if ignore_labels and data.labels is not None:
+        data = replace(data, labels=None, class_names=[], fingerprint="")
+    if limit is not None and limit < len(data):
+        marks = None if data.labels is None else data.labels[:limit]
+        data = replace(data, images=data.images[:limit], labels=marks, fingerprint="")
+    images = fit_array(data.images, wanted, channels, crop, background)
+    return data if images is data.images else replace(data, images=images, fingerprint="")
 
 
-def _name_of(source: str | os.PathLike[str]) -> str | None:
+def _no_label_file(source: str, labels: str | os.PathLike[str] | None) -> None:
+    if labels is not None and os.fspath(labels) != "none":
+        raise UserError(f"{source}: brings its own labels; labels= names a file only for a folder or zip of images")
+
+
+def name_of(source: str | os.PathLike[str]) -> str | None:
     """The built-in name that `source` is, or None for a path. A name wins over a folder of the same name."""
     text = os.fspath(source).strip()
     name = ALIASES.get(text.lower(), text.lower())
@@ -135,30 +154,5 @@ def _open_idx(folder: Path, split: str) -> Dataset:
 
 def held_out_rows(images: np.ndarray, split: str, where: Path) -> np.ndarray:
     """The rows (k,) of one side of the hold-out of an array of images (N, ...), keyed by each image's content."""
-    import hashlib
-
-    from elegan.data.holdout import in_test
-
     keys = [hashlib.sha256(np.ascontiguousarray(image).data).hexdigest() for image in images]
     return np.flatnonzero(in_test(keys, where) == (split == "test"))
-
-
-def _adapted(
-    data: Dataset,
-    size: tuple[int, int] | None,
-    channels: int | None,
-    crop: str,
-    background: str,
-    limit: int | None,
-    labels: str | os.PathLike[str] | None,
-) -> Dataset:
-    """The data with the caller's size, channels and limit; the same object when nothing changes."""
-    images, marks, names = data.images, data.labels, data.class_names
-    if limit is not None and limit < len(images):
-        images, marks = images[:limit], None if marks is None else marks[:limit]
-    images = fit_array(images, size, channels, crop, background)
-    if labels is not None and os.fspath(labels) == "none":
-        marks, names = None, []
-    if images is data.images and marks is data.labels:
-        return data
-    return Dataset(data.name, images, marks, names, data.split, skipped=data.skipped, notes=data.notes)
