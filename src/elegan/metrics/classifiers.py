@@ -11,10 +11,28 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 
 def _conv(ins: int, outs: int, kernel: int = 3, stride: int = 1) -> nn.Conv2d:
     return nn.Conv2d(ins, outs, kernel, stride, kernel // 2, bias=False)
+
+
+def fold(net: nn.Module) -> nn.Module:
+    """Every batch normalisation becomes part of the convolution before it, for evaluation; changes `net`.
+
+    Within a module the convolution must be registered just before its normalisation, as it is in this file.
+    """
+    for module in list(net.modules()):
+        before = ""
+        for name, child in list(module.named_children()):
+            if isinstance(child, nn.BatchNorm2d):
+                convolution = getattr(module, before)
+                assert isinstance(convolution, nn.Conv2d)
+                setattr(module, before, fuse_conv_bn_eval(convolution, child))
+                setattr(module, name, nn.Identity())
+            before = name
+    return net
 
 
 class _Residual(nn.Module):
@@ -27,8 +45,8 @@ class _Residual(nn.Module):
         self.short = nn.Sequential(nn.AvgPool2d(stride), _conv(ins, outs, 1)) if stride > 1 else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.norm2(self.conv2(F.relu(self.norm1(self.conv1(x)))))
-        return F.relu(y + self.short(x))
+        y = self.norm2(self.conv2(F.relu(self.norm1(self.conv1(x)), inplace=True)))
+        return F.relu(y + self.short(x), inplace=True)
 
 
 class ResidualClassifier(nn.Module):
@@ -41,7 +59,7 @@ class ResidualClassifier(nn.Module):
 
     def __init__(self, classes: int) -> None:
         super().__init__()
-        self.stem = nn.Sequential(_conv(1, 48, 5, 2), nn.BatchNorm2d(48), nn.ReLU())
+        self.stem = nn.Sequential(_conv(1, 48, 5, 2), nn.BatchNorm2d(48), nn.ReLU(inplace=True))
         self.body = nn.Sequential(_Residual(48, 48, 1), _Residual(48, 96, 2), _Residual(96, 96, 1))
         self.head = nn.Linear(self.dims, classes)
 

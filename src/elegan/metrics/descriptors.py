@@ -1,15 +1,16 @@
 """A weight-free embedding of images of any size: the feature set `descriptors`.
 
-For images that no shipped classifier knows. It describes arrangement, edges and texture by fixed filters, like the
-descriptors that came before learned ones:
+For images that no shipped classifier knows. It describes arrangement, edges and texture by fixed filters,
+like the descriptors that came before learned ones:
 
 - each image is area-averaged to at most 32 pixels a side (smaller sides stay);
 - arrangement and colour: the mean and the deviation of each channel in each cell of a 4x4 grid: 32 C numbers;
 - edges at three scales: the luminance's derivative in 8 directions, positive part, averaged in each cell and
   square-rooted so that faint and strong edges differ less: 3 x 128 numbers.
 
-384 + 32 C float32 numbers an image, all of order 0.1 to 1. RGBA is described as colour over black and its opacity as
-a channel. Nothing is learned, so nothing is known of meaning: use it to compare models on one data set, no further.
+384 + 32 C float32 numbers an image, all of order 0.1 to 1. RGBA is described as colour over black and its
+opacity as a channel. Nothing is learned, so nothing is known of meaning: use it to compare models on one data
+set, no further.
 """
 
 from __future__ import annotations

@@ -84,12 +84,15 @@ def load_features(name: str) -> Features:
     if not path.is_file():
         if path.suffix == ".safetensors":
             raise UserError(f"no feature weights at {path}; make them with scripts/train_features.py")
-        raise UserError(f"unknown features {name!r}{nearest(name, SHIPPED + WEIGHT_FREE)}, or a .safetensors path")
+        known = nearest(name, SHIPPED + WEIGHT_FREE)
+        raise UserError(f"unknown features {name!r}{known}, or a .safetensors path")
     return _read(path)
 
 
 def _read(path: Path) -> Features:
     from safetensors import SafetensorError, safe_open
+
+    from elegan.metrics.classifiers import fold
 
     try:
         with safe_open(path, framework="pt") as f:
@@ -101,7 +104,7 @@ def _read(path: Path) -> Features:
         why = str(error).splitlines()[0]
         raise UserError(f"{path} is not a feature classifier of scripts/train_features.py: {why}") from error
     checksum = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-    return Features(path.stem if path.parent == WEIGHTS else str(path), checksum, card, net.eval())
+    return Features(path.stem if path.parent == WEIGHTS else str(path), checksum, card, fold(net.eval()))
 
 
 def _classify(features: Features, images: np.ndarray) -> Extracted:
@@ -110,7 +113,7 @@ def _classify(features: Features, images: np.ndarray) -> Extracted:
     shape = tuple(features.card["image"])  # (H, W, C)
     if images.shape[1:] != shape:
         got, made = "x".join(map(str, images.shape[1:])), "x".join(map(str, shape))
-        raise UserError(f"features {features.name!r} take {made} images, not {got}; use features='descriptors'")
+        raise UserError(f"features {features.name!r} take {made} images, not {got}; use 'descriptors'")
     assert features.net is not None
     out_features, out_probabilities = [], []
     with torch.inference_mode():

@@ -1,8 +1,9 @@
-"""What the samples show: class shares, their entropy, and whether a conditional model draws what it was asked for.
+"""What the samples show: class shares, their entropy, and whether a conditional model draws what it was asked
+for.
 
-Classes are those of a classifier (`features.py`), taken as the most probable one. The classifier errs, so each
-number has a floor: the same number for real images. Entropy is in bits: log2(K) when all K classes are equally
-frequent, 0 when there is only one.
+Classes are those of a classifier (`features.py`), taken as the most probable one. The classifier errs, so
+each number has a floor: the same number for real images. Entropy is in bits: log2(K) when all K classes are
+equally frequent, 0 when there is only one.
 """
 
 from __future__ import annotations
@@ -46,8 +47,9 @@ def label_accuracy(probabilities: ArrayLike, labels: ArrayLike) -> float:
 def diversity(features: ArrayLike, classes: ArrayLike | None = None) -> float:
     """Root mean squared distance between two images of one class (of the whole set without `classes`).
 
-    Over all pairs at once: the mean squared distance of a pair is twice the trace of the covariance. Each class
-    weighs as many as it has images; classes of one image are left out. 0 when every class is a single picture.
+    Over all pairs at once: the mean squared distance of a pair is twice the trace of the covariance. Each
+    class weighs as many as it has images; classes of one image are left out. 0 when every class is a single
+    picture.
     """
     x = as_matrix(features, rows=2)
     groups = np.zeros(len(x), np.int64) if classes is None else np.asarray(classes)
@@ -63,7 +65,7 @@ def diversity(features: ArrayLike, classes: ArrayLike | None = None) -> float:
 def _labels(labels: ArrayLike, count: int) -> np.ndarray:
     found = np.asarray(labels)
     if found.ndim != 1 or not np.issubdtype(found.dtype, np.integer):
-        raise UserError(f"labels must be whole numbers, one an image, not {found.dtype} of shape {found.shape}")
+        raise UserError(f"labels must be whole numbers, one an image, not {found.dtype} {found.shape}")
     if len(found) and not 0 <= found.min() <= found.max() < count:
-        raise UserError(f"labels run from {found.min()} to {found.max()}, but the classifier knows 0 to {count - 1}")
+        raise UserError(f"labels run from {found.min()} to {found.max()}; the classifier knows 0 to {count - 1}")
     return found.astype(np.int64)

@@ -1,14 +1,15 @@
 """Sliced Wasserstein distance between patches of a Laplacian pyramid (Karras+ 2018, section 5): weight free.
 
-Each image becomes a pyramid: differences between a scale and its blurred, halved and re-enlarged self, and at the
-end the coarsest scale. On each level, small patches at random places of the two sets are projected on random
-directions; in one dimension the Wasserstein distance is the mean difference of sorted values. Coarse levels tell
-about arrangement, fine ones about texture.
+Each image becomes a pyramid: differences between a scale and its blurred, halved and re-enlarged self, and at
+the end the coarsest scale. On each level, small patches at random places of the two sets are projected on
+random directions; in one dimension the Wasserstein distance is the mean difference of sorted values. Coarse
+levels tell about arrangement, fine ones about texture.
 
-Convention. Values in [0, 1]; patches 7x7 (smaller where the level is), one mean and one deviation per channel *of
-the real patches* normalise both sets. (The paper normalises each set by its own, which hides a change of brightness
-or contrast.) The level's distance is the mean over directions of the mean absolute difference: unscaled, where the
-paper multiplies by 1,000. Any size and number of channels; levels are halved down to 16 pixels at the shorter side.
+Convention. Values in [0, 1]; patches 7x7 (smaller where the level is), one mean and one deviation per channel
+*of the real patches* normalise both sets. (The paper normalises each set by its own, which hides a change of
+brightness or contrast.) The level's distance is the mean over directions of the mean absolute difference:
+unscaled, where the paper multiplies by 1,000. Any size and number of channels; levels are halved down to 16
+pixels at the shorter side.
 """
 
 from __future__ import annotations
@@ -44,8 +45,8 @@ def sliced_wasserstein(
 ) -> Sliced:
     """Distance of uint8 `fake` (N, H, W, C) from `real` (M, H, W, C). `UserError` for other shapes.
 
-    The first min(images, N, M) images of each are used, `patches` from each level of each image. Positive even for
-    equal laws, by about the root of one over the number of images: compare with the floor.
+    The first min(images, N, M) images of each are used, `patches` from each level of each image. Positive
+    even for equal laws, by about the root of one over the number of images: compare with the floor.
     """
     import torch
 
