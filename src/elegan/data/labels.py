@@ -19,6 +19,7 @@ import csv
 import io
 import json
 import os
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -143,7 +144,7 @@ def _parse(data: bytes, where: str) -> list[tuple[str, Label]]:
         raise UserError(f"{where}: labels come from a .csv or .json file; rename or convert it")
     try:
         content = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{where}: is not valid JSON ({error}); correct it") from None
     return _parse_json(content, where)
 
@@ -170,7 +171,7 @@ def _parse_csv(text: str, where: str) -> list[tuple[str, Label]]:
         if len(row) <= max(file_at, label_at):
             raise UserError(f"{where}: the line {','.join(row)!r} has too few columns; complete it")
     cells = [(row[file_at].strip(), row[label_at].strip()) for row in rows]
-    if all(label.lstrip("-").isdecimal() for _, label in cells):
+    if all(re.fullmatch(r"-?[0-9]{1,18}", label) for _, label in cells):
         return [(path, int(label)) for path, label in cells]
     return list(cells)
 

@@ -19,16 +19,18 @@ from elegan.images import MODES
 def read_npz(path: Path) -> tuple[np.ndarray, np.ndarray | None, list[str]]:
     """Images uint8 (N, C, H, W), labels int64 (N,) or None, class names. Raises `UserError`."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            if not hasattr(archive, "files") or "images" not in archive.files:
-                held = ", ".join(getattr(archive, "files", [])) or "nothing"
+        if not zipfile.is_zipfile(path):
+            raise UserError(f"{path}: is not an .npz, or cut short; save it again with numpy.savez")
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            if "images" not in archive.files:
+                held = ", ".join(archive.files) or "nothing"
                 raise UserError(f"{path}: has no array 'images' (it holds {held}); save it with images=...")
             images = archive["images"]
             labels = archive["labels"] if "labels" in archive.files else None
             names = archive["class_names"] if "class_names" in archive.files else None
     except UserError:
         raise
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, AttributeError) as error:
+    except (OSError, ValueError, EOFError, KeyError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"{path}: cannot be read as an .npz ({error}); save it again") from None
     if images.ndim == 3:
         images = images[..., None]
