@@ -192,7 +192,7 @@ def dress(at: Layers, p: Params) -> Fabric:
 
 def coat(at: Layers, p: Params) -> Fabric:
     wide = p("width", 0.4, 0.46)
-    cut = Cut(p("neck", 0.15, 0.2), p("top", -0.9, -0.84), wide + 0.08, p("slope", 0.26, 0.38), p("hem", 0.84, 0.96))
+    cut = Cut(p("neck", 0.15, 0.2), p("top", -0.9, -0.84), wide + 0.08, p("slope", 0.26, 0.38), p("hem", 0.8, 0.91))
     waist, flare = wide - p("waist", 0.0, 0.08), p("flare", 0.0, 0.1)
     width = spline(at.y, [-0.75, -0.3, 0.1, 0.95], [wide + 0.06, wide, waist, wide + flare])
     body, sides = _body(at, cut, width)
