@@ -1,3 +1,48 @@
-"""elegan: train, judge, explore and ship generative adversarial networks, fashion images first."""
+"""elegan: train, judge, explore and ship generative adversarial networks, fashion images first.
+
+    import elegan
+    run = elegan.train(preset="fashion", data="fashion-mnist", budget="10m")
+    run.sample(64)                       # a picture in a notebook; .images is uint8 (N, H, W, C)
+    elegan.evaluate(run)                 # scores with their floor and protocol
+    elegan.load("runs/x").sample(16, labels="sneaker").save("sneakers.png")
+
+Importing this package loads nothing heavy; torch is imported at first use.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from elegan.data import Dataset, inspect_data, open_data
+    from elegan.errors import UserError
+    from elegan.judge import evaluate
+    from elegan.training.run import train
+    from elegan.training.trained import Run, Samples, load
 
 __version__ = "0.1.0"
+__all__ = ["Dataset", "Run", "Samples", "UserError", "evaluate", "inspect_data", "load", "open_data", "train"]
+
+_HOMES = {
+    "Dataset": "elegan.data",
+    "Run": "elegan.training.trained",
+    "Samples": "elegan.training.trained",
+    "UserError": "elegan.errors",
+    "evaluate": "elegan.judge",
+    "inspect_data": "elegan.data",
+    "load": "elegan.training.trained",
+    "open_data": "elegan.data",
+    "train": "elegan.training.run",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'elegan' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

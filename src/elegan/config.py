@@ -11,14 +11,14 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError
 
-from .errors import UserError, nearest
+from elegan.errors import UserError, nearest
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -145,7 +145,7 @@ def parse(content: Mapping[str, Any], model_class: type[BaseModel], where: str) 
         sections[name] = _validated(cls, name, section, where)
     rest = {k: v for k, v in content.items() if k not in SECTIONS}
     try:
-        return RunConfig(**rest, **sections)  # type: ignore[arg-type]
+        return RunConfig(**rest, **sections)
     except ValidationError as error:
         raise UserError(f"{where}: {one_line(error)}") from None
 
@@ -182,7 +182,12 @@ def parse_set(items: Iterable[str]) -> dict[str, str]:
 
 def read_file(path: Path) -> dict[str, Any]:
     """A configuration file, YAML, TOML or JSON by its ending, as a dict. UserError if it is not readable as one."""
-    readers = {".yaml": yaml.safe_load, ".yml": yaml.safe_load, ".json": json.loads, ".toml": tomllib.loads}
+    readers: dict[str, Callable[[str], Any]] = {
+        ".yaml": yaml.safe_load,
+        ".yml": yaml.safe_load,
+        ".json": json.loads,
+        ".toml": tomllib.loads,
+    }
     if path.suffix.lower() not in readers:
         raise UserError(f"{path}: a configuration ends in .yaml, .toml or .json")
     try:

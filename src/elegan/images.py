@@ -105,7 +105,5 @@ def save_gif(path: str | os.PathLike[str], frames: Sequence[np.ndarray], seconds
     durations = [int(1000 * seconds)] * len(pictures)
     durations[-1] *= 4
     buffer = io.BytesIO()
-    pictures[0].save(
-        buffer, "GIF", save_all=True, append_images=pictures[1:], duration=durations, loop=0, disposal=1
-    )
+    pictures[0].save(buffer, "GIF", save_all=True, append_images=pictures[1:], duration=durations, loop=0, disposal=1)
     write_bytes(Path(path), buffer.getvalue())

@@ -6,7 +6,7 @@ import importlib
 import pkgutil
 from typing import Any
 
-from ..errors import UserError, nearest
+from elegan.errors import UserError, nearest
 
 DEFAULT_PRESET = "fashion"
 

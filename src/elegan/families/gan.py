@@ -20,8 +20,8 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from ..adversarial.objectives import OBJECTIVES, share_above
-from ..adversarial.stabilizers import (
+from elegan.adversarial.objectives import OBJECTIVES, share_above
+from elegan.adversarial.stabilizers import (
     clip_weights,
     ema_decay,
     frozen,
@@ -31,10 +31,10 @@ from ..adversarial.stabilizers import (
     truncated_normal,
     update_ema,
 )
-from ..errors import UserError
-from ..networks.conv import ConvDiscriminator, ConvGenerator
-from ..networks.mlp import MLPDiscriminator, MLPGenerator
-from .base import Batch, Clock, Family, FamilyConfig, ImageSpec, Preset
+from elegan.errors import UserError
+from elegan.families.base import Batch, Clock, Family, FamilyConfig, ImageSpec, Preset
+from elegan.networks.conv import ConvDiscriminator, ConvGenerator
+from elegan.networks.mlp import MLPDiscriminator, MLPGenerator
 
 Widths = tuple[Annotated[int, Field(gt=0)], ...]
 Share = Annotated[float, Field(ge=0, lt=1)]

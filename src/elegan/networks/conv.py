@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from .layers import (
+from elegan.errors import UserError
+from elegan.networks.layers import (
     Crop,
     FromMap,
     Sigmoid01,
@@ -102,7 +103,7 @@ class ConvDiscriminator(nn.Module):
             height, width = -(-(height - reach) // stride), -(-(width - reach) // stride)
             c_in = c_out
         if height < 1 or width < 1:
-            raise ValueError(f"{shape[1]}x{shape[2]} images are too small for {len(widths)} unpadded convolutions")
+            raise UserError(f"{shape[1]}x{shape[2]} images are too small for {len(widths)} unpadded convolutions")
         layers.append(FromMap())
         if head_dropout:
             layers.append(nn.Dropout(head_dropout))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from .layers import FromMap, Sigmoid01, To01, ToMap, init_glorot, label_vector
+from elegan.networks.layers import FromMap, Sigmoid01, To01, ToMap, init_glorot, label_vector
 
 
 class MLPGenerator(nn.Module):

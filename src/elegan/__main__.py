@@ -1,0 +1,5 @@
+"""`python -m elegan` is `elegan`."""
+
+from elegan.cli import main
+
+main()

@@ -1,0 +1,221 @@
+"""The command line: parsing only. Every verb is also a Python function, imported when it runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from elegan import __version__
+from elegan.errors import UserError
+
+app = typer.Typer(
+    help="Train, judge, explore and ship generative adversarial networks, fashion images first.",
+    epilog="Start with:  elegan train --budget 4m   then   elegan evaluate RUN",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+data_app = typer.Typer(help="Look at data sets.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(data_app, name="data")
+
+
+class Device(str, Enum):
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+class Precision(str, Enum):
+    auto = "auto"
+    fp32 = "fp32"
+    bf16 = "bf16"
+
+
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, as `elegan train` makes.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+DataOption = Annotated[
+    str | None, typer.Option("--data", help="fashion-mnist, mnist, garments, or a folder, zip or npz of images.")
+]
+
+
+@app.callback()
+def root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.command(epilog="Example:  elegan train --preset fashion --data fashion-mnist --budget 10m --set batch=64")
+def train(
+    preset: Annotated[
+        str | None, typer.Option(help="Recipe to start from (see `elegan presets`); default: fashion.")
+    ] = None,
+    data: DataOption = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder; the same one again goes on.")] = None,
+    budget: Annotated[str | None, typer.Option(help="How long: 90s, 10m, 1h30m.")] = None,
+    images: Annotated[int | None, typer.Option(min=1, help="How long, in real images seen.")] = None,
+    epochs: Annotated[float | None, typer.Option(min=0.0, help="How long, in passes over the data.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="How long, in training steps.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything; default: 0.")] = None,
+    device: Annotated[Device | None, typer.Option(help="Where to train; default: auto.")] = None,
+    precision: Annotated[Precision | None, typer.Option(help="auto takes bf16 where it is faster.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Any setting; `elegan presets NAME` lists them. Repeatable."),
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="Settings from a YAML, TOML or JSON file.")] = None,
+) -> None:
+    """Train a GAN. The same command again goes on where it stopped."""
+    from elegan.config import parse_set
+    from elegan.progress import show
+    from elegan.training.folder import RunFolder
+    from elegan.training.run import configure, default_folder, events, stop_on_signals
+
+    values = {"device": device.value if device else None, "precision": precision.value if precision else None}
+    asked = configure(preset, data, seed=seed, config=config, settings=parse_set(settings or []), **values)
+    named = (preset, data, seed, config, settings, device, precision)
+    explicit = out is None or any(value is not None for value in named)
+    folder = RunFolder(out or default_folder(asked))
+    length = {"budget": budget, "images": images, "epochs": epochs, "steps": steps}
+    with stop_on_signals() as stop:
+        show(events(asked, folder, length, explicit=explicit, stop=stop), folder.path)
+    if stop.signal:
+        raise typer.Exit(128 + stop.signal)
+
+
+@app.command(epilog="Example:  elegan sample runs/demo -n 100 --labels sneaker,bag --out shoes.png")
+def sample(
+    run: RunArgument,
+    out: Annotated[Path, typer.Option(help="FILE.npz (images, labels), FILE.png (a grid) or a new FOLDER of PNGs.")],
+    n: Annotated[int, typer.Option("-n", "--number", min=1, help="How many images.")] = 64,
+    labels: Annotated[
+        str | None, typer.Option(help="Classes by number or name, in turn: 0,3 or sneaker; or balanced.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same images.")] = 0,
+    truncation: Annotated[float, typer.Option(help="In (0, 1]: less variety, more typical images.")] = 1.0,
+    columns: Annotated[int | None, typer.Option(min=1, help="Columns of the grid.")] = None,
+    device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.auto,
+) -> None:
+    """Draw samples from a trained run."""
+    from elegan.training.trained import check_target, load
+
+    check_target(out)
+    opened = load(run, device.value)
+    path = opened.sample(n, labels, seed, truncation).save(out, columns)
+    _warn(opened.faults)
+    print(f"{n} samples in {path}")
+
+
+@app.command(epilog="Example:  elegan evaluate samples.npz --data fashion-mnist --json")
+def evaluate(
+    target: Annotated[Path, typer.Argument(metavar="RUN|FILE.npz|FOLDER", help="What to judge.")],
+    data: DataOption = None,
+    n: Annotated[int, typer.Option("-n", "--number", min=1, help="How many samples.")] = 10_000,
+    seed: Annotated[int, typer.Option(min=0, help="Of the samples and of what is drawn.")] = 0,
+    features: Annotated[
+        str, typer.Option(help="auto, fashion, digits, descriptors, pixels, or a .safetensors of this package.")
+    ] = "auto",
+    truncation: Annotated[float, typer.Option(help="Of a run's samples, in (0, 1].")] = 1.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Score a run or a set of images against real ones: distances, coverage, copies, with floor and protocol."""
+    from elegan.judge import evaluate as judge
+
+    scores = judge(target, data, n=n, seed=seed, features=features, truncation=truncation)
+    print(json.dumps(scores.to_dict(), indent=1) if as_json else str(scores))
+
+
+@app.command()
+def info(run: RunArgument, as_json: JsonOption = False) -> None:
+    """What a run is, how far it got, and its latest numbers."""
+    from elegan.about import run_info
+
+    _print(run_info(run), as_json)
+
+
+@app.command()
+def presets(
+    name: Annotated[str | None, typer.Argument(help="Show all settings of this one.")] = None, as_json: JsonOption = False
+) -> None:
+    """The recipes, or all settings of one."""
+    from elegan.about import preset_settings, preset_table
+
+    _print(preset_settings(name) if name else preset_table(), as_json)
+
+
+@app.command()
+def families(as_json: JsonOption = False) -> None:
+    """The GAN families."""
+    from elegan.about import family_table
+
+    _print(family_table(), as_json)
+
+
+@app.command()
+def doctor(as_json: JsonOption = False) -> None:
+    """What this machine has: device, precision, memory, data and extras."""
+    from elegan.about import machine
+
+    _print(machine(), as_json)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Run folder; the same one again goes on.")] = Path("runs/demo"),
+    budget: Annotated[str, typer.Option(help="How long to train.")] = "4m",
+) -> None:
+    """Train the default recipe for four minutes, score it, and say where the pictures are."""
+    from elegan.demo import demo as run_demo
+
+    raise typer.Exit(run_demo(out, budget))
+
+
+@data_app.command("inspect", epilog="Example:  elegan data inspect photos/ --out sheet.png")
+def data_inspect(
+    path: Annotated[str, typer.Argument(metavar="PATH|NAME", help="A folder, zip or npz of images, or a named set.")],
+    out: Annotated[Path | None, typer.Option(help="Write a contact sheet PNG here.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """The dataset doctor: counts, sizes, broken files, duplicates, a contact sheet."""
+    from elegan.data import inspect_data
+
+    report = inspect_data(path, out)
+    print(json.dumps(report.to_dict(), indent=1) if as_json else str(report))
+
+
+def _print(content: Any, as_json: bool) -> None:
+    """Print a report as its own text or as JSON."""
+    print(json.dumps(content.to_dict(), indent=1, default=str) if as_json else str(content))
+
+
+def _warn(texts: list[str]) -> None:
+    for text in texts:
+        print(f"note: damaged checkpoint passed over: {text}", file=sys.stderr)
+
+
+def main() -> None:
+    """The `elegan` command: a user's mistake is one line and exit code 2, an interrupt 130."""
+    try:
+        app(prog_name="elegan")
+    except UserError as error:
+        print(f"elegan: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:  # `elegan presets | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""Judging: bring a run, a file or a folder of samples before the metrics, with the right real data."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from elegan.errors import UserError
+
+
+def evaluate(
+    target: Any,
+    data: str | os.PathLike[str] | None = None,
+    *,
+    n: int = 10_000,
+    seed: int = 0,
+    features: str = "auto",
+    truncation: float = 1.0,
+) -> Any:
+    """Score generated images against the test split of `data`; what `elegan evaluate` does.
+
+    `target`: a `Run` or its folder, an `.npz` with `images` uint8 (N, H, W, C) [and `labels` (N,)], a folder of
+    images, or an array. `data` defaults to a run's own. `n` samples are drawn from a run; of a file at most
+    `n` are used. Returns `Scores`, whose `str` is a table. Raises UserError for anything that does not fit.
+    """
+    from elegan.metrics.evaluate import evaluate as score
+
+    if n < 1:
+        raise UserError(f"{n} samples asked for; at least 20 are needed")
+    run = _as_run(target)
+    options: dict[str, Any] = {"features": features, "n": n, "seed": seed}
+    if run is not None:
+        train, test = run_data(run, data)
+        samples = run.sample(n, seed=seed, truncation=truncation)
+        return score(samples.images, train, test, sample_labels=samples.labels, **options)
+    if data is None:
+        raise UserError("--data is needed to judge samples from a file: the data set that they imitate")
+    images, labels = read_samples(target)
+    train, test = _splits(data, size=images.shape[1:3], channels=int(images.shape[3]))
+    return score(images, train, test, sample_labels=labels, **options)
+
+
+def run_data(run: Any, data: str | os.PathLike[str] | None = None) -> tuple[Any, Any]:
+    """The training and test split that a run is judged by: its own, or those of `data` in its size."""
+    settings = run.config.data
+    options: dict[str, Any] = {"crop": settings.crop, "skip_broken": settings.skip_broken}
+    source = settings.source if data is None else data
+    return _splits(source, size=(run.spec.height, run.spec.width), channels=run.spec.channels, **options)
+
+
+def _splits(source: Any, **options: Any) -> tuple[Any, Any]:
+    from elegan.data import open_data
+
+    return open_data(source, "train", **options), open_data(source, "test", **options)
+
+
+def _as_run(target: Any) -> Any:
+    from elegan.training.trained import Run
+
+    if isinstance(target, Run):
+        return target
+    if isinstance(target, str | os.PathLike) and (Path(target) / "config.yaml").is_file():
+        return Run(target)
+    return None
+
+
+def read_samples(target: Any) -> tuple[np.ndarray, np.ndarray | None]:
+    """Images uint8 (N, H, W, C) and labels (N,) or None, of an array, `.npz` or folder. UserError otherwise."""
+    from elegan.training.trained import Samples
+
+    if isinstance(target, Samples):
+        return target.images, target.labels
+    if isinstance(target, np.ndarray):
+        return _checked(target, None, "the array")
+    path = Path(target)
+    if not path.exists():
+        raise UserError(f"{path}: no such run, file or folder")
+    if path.suffix == ".npz":
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                images = archive["images"]
+                labels = archive["labels"] if "labels" in archive.files else None
+        except KeyError:
+            raise UserError(f"{path}: holds no array 'images'; `elegan sample --out FILE.npz` writes one") from None
+        except Exception as error:  # a damaged zip or array raises any of ten kinds
+            raise UserError(f"{path}: cannot be read as an .npz ({type(error).__name__}: {error})") from None
+        return _checked(images, labels, str(path))
+    if path.is_dir():
+        from elegan.data import open_data
+
+        halves = [open_data(path, split, labels="none").images for split in ("train", "test")]
+        return np.concatenate(halves).transpose(0, 2, 3, 1), None
+    raise UserError(f"{path}: is not a run folder, an .npz or a folder of images")
+
+
+def _checked(images: np.ndarray, labels: np.ndarray | None, where: str) -> tuple[np.ndarray, np.ndarray | None]:
+    if images.ndim == 3:
+        images = images[..., None]
+    if images.ndim != 4 or images.dtype != np.uint8 or images.shape[3] not in (1, 3, 4):
+        raise UserError(f"{where}: images must be uint8 (N, H, W, C), not {images.dtype} {images.shape}")
+    if labels is not None and (labels.shape != (len(images),) or not np.issubdtype(labels.dtype, np.integer)):
+        raise UserError(f"{where}: labels must be integers, one per image, not {labels.dtype} {labels.shape}")
+    return images, labels

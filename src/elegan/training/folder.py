@@ -1,0 +1,176 @@
+"""The run folder: configuration, statistics, pictures and checkpoints of one run.
+
+config.yaml      the whole resolved configuration: training it again gives the same run
+data.json        what the data was: shape, classes, fingerprint
+stats.jsonl      one row of means per logging interval
+scores.jsonl     the judge's numbers during the run, if any
+real.png         real images, for comparison
+grids/*.png      samples from fixed noise, named by the images seen
+samples.png      the latest of them
+training.gif     all of them in motion
+losses.png       the curves
+checkpoints/     see `checkpoint.py`
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from elegan.config import RunConfig, parse, read_file
+from elegan.errors import UserError, nearest
+from elegan.images import save_gif, save_png, write_bytes
+
+GIF_FRAMES = 80
+
+
+class RunFolder:
+    """The paths of a run and how they are written: whole, or not at all."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+
+    def __truediv__(self, name: str) -> Path:
+        return self.path / name
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def exists(self) -> bool:
+        """Whether a run was started here."""
+        return (self / "config.yaml").is_file()
+
+    def create(self, config: RunConfig, data: dict[str, Any]) -> None:
+        """Start a run here. Raises UserError when the folder holds something else or cannot be written."""
+        if self.path.exists() and not self.path.is_dir():
+            raise UserError(f"{self.path}: is a file; --out needs a folder")
+        if self.path.is_dir() and any(p.name != ".lock" for p in self.path.iterdir()):
+            raise UserError(f"{self.path}: is not empty and not a run folder (no config.yaml); choose another --out")
+        try:
+            (self / "grids").mkdir(parents=True, exist_ok=True)
+            self.write("data.json", json.dumps(data, indent=1))
+            self.write_config(config)
+        except OSError as error:
+            raise UserError(f"{self.path}: cannot be written ({error.strerror}); choose another --out") from None
+
+    def write(self, name: str, text: str) -> None:
+        """Write one file of the run, atomically."""
+        write_bytes(self / name, text.encode())
+
+    def write_config(self, config: RunConfig) -> None:
+        """Write or renew config.yaml."""
+        self.write("config.yaml", config.to_yaml())
+
+    def config(self) -> RunConfig:
+        """The run's configuration. Raises UserError when this is not a run folder."""
+        from elegan import families
+
+        if not self.path.exists():
+            raise UserError(f"{self.path}: no such run folder{self._siblings()}")
+        if not self.exists:
+            raise UserError(f"{self.path}: not a run folder (it has no config.yaml); `elegan train --out` makes one")
+        content = read_file(self / "config.yaml")
+        family = content.get("family")
+        if not isinstance(family, str):
+            raise UserError(f"{self / 'config.yaml'}: names no family; restore it from a copy")
+        return parse(content, families.get(family).Config, str(self / "config.yaml"))
+
+    def data(self) -> dict[str, Any]:
+        """What the run's data was. Raises UserError when the file is missing or damaged."""
+        try:
+            data = json.loads((self / "data.json").read_text(encoding="utf-8"))
+            sizes = [int(data[key]) for key in ("channels", "height", "width", "classes")]
+            if min(sizes[:3]) < 1 or sizes[3] < 0:
+                raise ValueError(f"sizes {sizes}")
+            if not isinstance(data["class_names"], list) or not isinstance(data["fingerprint"], str):
+                raise TypeError("class names or fingerprint")
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{self / 'data.json'}: damaged ({error}); restore it from a copy") from None
+        return data
+
+    def _siblings(self) -> str:
+        parent = self.path.parent
+        runs = [p.parent.name for p in parent.glob("*/config.yaml")] if parent.is_dir() else []
+        return nearest(self.path.name, runs) if runs else "; train one with `elegan train`"
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the folder: a second training process is turned away. The system lets go when the process dies."""
+        fresh = not self.path.exists()
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            handle = (self / ".lock").open("w")
+        except OSError as error:
+            raise UserError(f"{self.path}: cannot be written ({error.strerror}); choose another --out") from None
+        with handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise UserError(
+                    f"{self.path}: another process is training here; wait, or choose another --out"
+                ) from None
+            try:
+                yield
+            finally:
+                (self / ".lock").unlink(missing_ok=True)
+                if fresh and self.path.is_dir() and not any(self.path.iterdir()):
+                    self.path.rmdir()
+
+    def stats(self, name: str = "stats.jsonl") -> list[dict[str, Any]]:
+        """The rows of a statistics file; a torn last line (after a power cut) is left out."""
+        rows = []
+        with contextlib.suppress(FileNotFoundError):
+            for line in (self / name).read_text(encoding="utf-8").splitlines():
+                with contextlib.suppress(json.JSONDecodeError):
+                    rows.append(json.loads(line))
+        return rows
+
+    def append(self, row: dict[str, Any], name: str = "stats.jsonl") -> None:
+        """Add a row to a statistics file."""
+        with (self / name).open("a", encoding="utf-8") as f:
+            f.write(json.dumps(row) + "\n")
+
+    def rewind(self, images: int) -> None:
+        """Drop what was recorded after `images`: a run that goes on from a checkpoint records it anew."""
+        for name in ("stats.jsonl", "scores.jsonl"):
+            rows = self.stats(name)
+            if rows:
+                self.write(name, "".join(json.dumps(row) + "\n" for row in rows if row["images"] <= images))
+        for path in self.grids():
+            if int(path.stem) > images:
+                path.unlink()
+
+    def grids(self) -> list[Path]:
+        """The sample grids, oldest first."""
+        return sorted(p for p in (self / "grids").glob("*.png") if p.stem.isdigit())
+
+    def save_grid(self, images: int, picture: np.ndarray) -> Path:
+        """Save a sample grid uint8 (H, W, C) and make it the latest."""
+        path = self / "grids" / f"{images:09}.png"
+        path.parent.mkdir(exist_ok=True)
+        save_png(path, picture)
+        save_png(self / "samples.png", picture)
+        return path
+
+    def make_gif(self) -> None:
+        """Join the grids (at most 80 of them, evenly) into training.gif."""
+        paths = self.grids()
+        if len(paths) < 2:
+            return
+        picked = np.unique(np.linspace(0, len(paths) - 1, GIF_FRAMES).astype(int))
+        frames = []
+        for i in picked:
+            with Image.open(paths[i]) as picture:
+                frames.append(np.asarray(picture))
+        if len({f.shape for f in frames}) == 1:
+            save_gif(self / "training.gif", frames)

@@ -1,0 +1,185 @@
+"""Before a run: what the machine can do with this model, and how long and how large the run will be.
+
+A few real steps are timed and thrown away. What follows from them (images for a time budget, precision,
+intervals) is written into the configuration once, so that a run that goes on does not plan anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import torch
+
+from elegan import families
+from elegan.config import RunConfig, seconds
+from elegan.errors import UserError
+from elegan.families.base import Clock, Family, ImageSpec
+from elegan.training.engine import (
+    Engine,
+    available_memory,
+    describe_device,
+    has_bf16,
+    peak_memory,
+    pick_device,
+    time_step,
+)
+from elegan.training.events import Planned
+from elegan.training.feed import Feed
+
+WORTH_IT = 1.1  # bf16 must be this much faster than fp32 to be taken by itself
+GRID_SHARE = 0.04  # of a run's time, at most, for sample grids
+CHECKPOINT_SECONDS, MOST_CHECKPOINTS = 120, 20
+LOG_SECONDS, LOG_ROWS = 10, 200
+
+
+@contextlib.contextmanager
+def enough_memory(config: RunConfig) -> Iterator[None]:
+    """Turn running out of memory into a message with a remedy."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise UserError(_too_large(config, str(error))) from None
+    except RuntimeError as error:
+        if "allocate memory" in str(error) or "out of memory" in str(error):
+            raise UserError(_too_large(config, str(error))) from None
+        raise
+
+
+def _too_large(config: RunConfig, reason: str) -> str:
+    batch = getattr(config.model, "batch", 0)
+    reason = " ".join(reason.split())[:120]
+    return (
+        f"not enough memory for {config.preset!r} with batch {batch} ({reason}); try --set batch={max(batch // 2, 1)} "
+        "or smaller images (--set size=...)"
+    )
+
+
+def build_model(config: RunConfig, spec: ImageSpec, engine: Engine) -> Family:
+    """A new model with initial weights keyed to the seed, on its device."""
+    engine.seed(config.train.seed)
+    model: Family = families.get(config.family).Model(config.model, spec)
+    engine.place(model)
+    return model
+
+
+def images_per_step(model: Family) -> int:
+    """Real images that one step consumes."""
+    return model.batches_per_step * model.config.batch
+
+
+def make_step(model: Family, feed: Feed, engine: Engine, config: RunConfig) -> Callable[[int], dict[str, Any]]:
+    """The function that trains on the images at place `seen`: the same for timing and for the run itself."""
+    batch, count = model.config.batch, model.batches_per_step
+
+    def step(seen: int) -> dict[str, Any]:
+        batches = [feed.batch(seen + i * batch, batch) for i in range(count)]
+        engine.seed(config.train.seed, 0, seen)  # 0: the rank
+        with engine.context():
+            return model.step(batches, Clock(seen, config.train.images))
+
+    return step
+
+
+def plan(config: RunConfig, spec: ImageSpec, feed_for: Callable[[torch.device], Feed], length: dict[str, Any]) -> tuple:
+    """Resolve a configuration: `(config, engine, Planned)`.
+
+    `length` has one of `budget` (text), `images`, `epochs`, `steps`, else the preset's own length is taken.
+    """
+    preset = families.preset(config.preset)[1]
+    device = pick_device(config.train.device)
+    feed = feed_for(device)
+    wanted = config.train.precision
+    if wanted == "bf16" and not has_bf16(device):
+        raise UserError("--precision bf16: this machine computes bfloat16 in software only; use --precision fp32")
+    choices = ["bf16", "fp32"] if wanted == "auto" and has_bf16(device) else ["fp32" if wanted == "auto" else wanted]
+
+    timing = config.model_copy(update={"train": config.train.model_copy(update={"images": 10**9})})
+    found: dict[str, float] = {}
+    with enough_memory(config):
+        check_memory(timing, spec, feed, device)
+        for precision in choices:
+            engine = Engine(device, precision)
+            model = build_model(timing, spec, engine)
+            step = make_step(model, feed, engine, timing)
+            budget = length.get("budget")
+            spend = min(2.0, 0.02 * seconds(budget)) if budget else 1.0
+            found[precision] = time_step(partial(step, 0), engine, spend, warm_up=2)
+        precision = "bf16" if found.get("bf16", 1e9) * WORTH_IT < found.get("fp32", 1e9) else choices[-1]
+        engine = Engine(device, precision)
+        grid_seconds = time_step(partial(model.sample, 1, seed=0), engine, 0.0, warm_up=0)
+    sizes = {name: sum(p.numel() for p in net.parameters()) for name, net in model.parts.nets.items()}
+    per_step = images_per_step(model)
+    memory = peak_memory(device)
+    del model, step
+    gc.collect()
+
+    step_seconds = found[precision]
+    images = resolve_length(length, preset.images, step_seconds, per_step, len(feed.images))
+    steps = -(-images // per_step)
+    train = {
+        "images": steps * per_step,
+        "budget": length.get("budget"),
+        "device": device.type,
+        "precision": precision,
+        "checkpoint_every": config.train.checkpoint_every
+        or max(1, -(-steps // MOST_CHECKPOINTS), round(CHECKPOINT_SECONDS / step_seconds)),
+        "log_every": config.train.log_every or max(1, min(steps // LOG_ROWS, round(LOG_SECONDS / step_seconds))),
+        "grids": min(
+            config.train.grids, max(4, int(GRID_SHARE * steps * step_seconds / max(grid_seconds, 1e-6))), steps
+        ),
+    }
+    config = config.model_copy(update={"train": config.train.model_copy(update=train)})
+    planned = Planned(
+        preset=config.preset,
+        family=config.family,
+        data="",
+        device=describe_device(device),
+        precision=precision,
+        parameters={name: n for name, n in sizes.items() if not name.endswith("_ema")},
+        batch=config.model.batch,  # type: ignore[attr-defined]
+        images=config.train.images,
+        seen=0,
+        step_seconds=step_seconds,
+        seconds=steps * step_seconds * 1.02 + config.train.grids * grid_seconds,
+        memory=memory,
+    )
+    return config, engine, planned
+
+
+def resolve_length(length: dict[str, Any], default: int, step_seconds: float, per_step: int, data: int) -> int:
+    """How many images a run sees: from a budget, images, epochs or steps, else `default`."""
+    if length.get("budget"):
+        return max(1, int(0.94 * seconds(length["budget"]) / step_seconds)) * per_step
+    if length.get("images"):
+        return int(length["images"])
+    if length.get("epochs"):
+        return max(1, round(length["epochs"] * data))
+    if length.get("steps"):
+        return int(length["steps"]) * per_step
+    return default
+
+
+def check_memory(config: RunConfig, spec: ImageSpec, feed: Feed, device: torch.device) -> None:
+    """Refuse what cannot fit before the system kills the process: a step on few images is measured and scaled."""
+    free = available_memory(device)
+    if free is None:
+        return
+    with torch.device("meta"):
+        model = families.get(config.family).Model(config.model, spec)
+    weights = 4 * sum(p.numel() for net in model.parts.nets.values() for p in net.parameters())
+    batch = model.config.batch
+    needed = 4 * weights  # weights, gradients and Adam's two moments
+    small = max(1, min(batch, 4))
+    if needed < 0.8 * free and batch >= 64:
+        before = peak_memory(device)
+        little = config.model_copy(update={"model": config.model.model_copy(update={"batch": small})})
+        engine = Engine(device, "fp32")
+        make_step(build_model(little, spec, engine), feed, engine, little)(0)
+        grown = max(0, peak_memory(device) - before - needed)
+        needed += grown * batch // small if grown * batch // small > 0.5 * free else 0
+    if needed > 0.95 * free:
+        raise UserError(_too_large(config, f"about {needed / 1e9:.1f} GB needed, {free / 1e9:.1f} GB free"))

@@ -1,0 +1,336 @@
+"""Start a run, or continue the one that is there: from what the user asked to a stream of events."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from elegan import families
+from elegan.config import MAY_CHANGE, RunConfig, build, differences, flatten, read_file
+from elegan.data import Dataset, open_data
+from elegan.errors import UserError
+from elegan.families.base import ImageSpec
+from elegan.images import save_png
+from elegan.training import checkpoint
+from elegan.training.engine import Engine, describe_device, peak_memory, pick_device
+from elegan.training.events import Event, Finished, Grid, Planned, Scores, Step, Stopped, Warned
+from elegan.training.feed import Feed
+from elegan.training.folder import RunFolder
+from elegan.training.loop import Progress
+from elegan.training.loop import run as run_loop
+from elegan.training.plan import build_model, enough_memory, images_per_step, plan, resolve_length
+from elegan.training.plot import plot_losses
+from elegan.training.trained import Run, draw
+
+LENGTHS = ("budget", "images", "epochs", "steps")
+
+
+def configure(
+    preset: str | None = None,
+    data: str | os.PathLike[str] | None = None,
+    *,
+    seed: int | None = None,
+    device: str | None = None,
+    precision: str | None = None,
+    config: str | os.PathLike[str] | Mapping[str, Any] | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> RunConfig:
+    """The configuration that these arguments ask for, before it is planned.
+
+    Later sources win: the preset, the file (or dict) `config`, `settings`, then the named arguments. Raises
+    UserError for anything unknown or of the wrong type.
+    """
+    content = dict(config) if isinstance(config, Mapping) else read_file(Path(config)) if config else {}
+    preset = preset or content.pop("preset", None) or families.DEFAULT_PRESET
+    family, recipe = families.preset(preset)
+    for key in ("preset", "version"):
+        content.pop(key, None)
+    if content.pop("family", family) != family:
+        raise UserError(f"preset {preset!r} is of family {family!r}; drop `family` from the configuration")
+    overrides = {"data.source": recipe.data} | flatten(content) | dict(settings or {})
+    named = {"data.source": data, "train.seed": seed, "train.device": device, "train.precision": precision}
+    overrides |= {key: str(value) for key, value in named.items() if value is not None}
+    return build(preset, family, recipe.config, overrides=overrides)
+
+
+def default_folder(config: RunConfig) -> Path:
+    """`runs/PRESET-DATA-seedN`: the same command finds the same run."""
+    return Path("runs") / f"{config.preset}-{Path(config.data.source).stem}-seed{config.train.seed}"
+
+
+def open_split(config: RunConfig, split: str) -> Dataset:
+    """The training or test split that a configuration names."""
+    d = config.data
+    return open_data(d.source, split, size=d.size, channels=d.channels, crop=d.crop, skip_broken=d.skip_broken)
+
+
+def events(
+    config: RunConfig,
+    folder: RunFolder,
+    length: Mapping[str, Any],
+    *,
+    explicit: bool = True,
+    stop: Any = lambda: False,
+) -> Iterator[Event]:
+    """Start a run in `folder`, or continue the one that is there, and yield what happens.
+
+    `length` has at most one of budget, images, epochs, steps. With `explicit` false (nothing but the folder
+    was named) an existing run's own configuration is taken. Raises UserError when the folder holds a run of
+    another configuration or data.
+    """
+    length = {key: value for key, value in length.items() if value}
+    if len(length) > 1:
+        raise UserError(f"give one of --{', --'.join(LENGTHS)}, not several")
+    with folder.lock():
+        yield from _start(config, folder, dict(length), explicit, stop)
+
+
+def _start(config: RunConfig, folder: RunFolder, length: dict, explicit: bool, stop: Any) -> Iterator[Event]:
+    if not length:  # --set images=... and --set budget=... mean the same as the flags
+        settings = {"images": config.train.images, "budget": config.train.budget}
+        length = {key: value for key, value in settings.items() if value and explicit}
+    going_on = folder.exists
+    if going_on:
+        config = merge(folder.config(), config if explicit else None, folder)
+    dataset = open_split(config, "train")
+    yield from (Warned(note) for note in [*dataset.notes, *(f"left out: {s}" for s in dataset.skipped)])
+    spec = ImageSpec(dataset.channels, dataset.height, dataset.width, dataset.classes)
+
+    def feed_for(device: torch.device) -> Feed:
+        labels = dataset.labels if dataset.classes else None
+        return Feed(dataset.images, labels, config.train.seed, device, config.data.mirror)
+
+    if going_on:
+        model, engine, at, planned = yield from _continue(config, folder, dataset, spec, length)
+        config = folder.config()
+    else:
+        config, engine, planned = plan(config, spec, feed_for, length)
+        folder.create(config, describe_data(dataset))
+        save_png(folder / "real.png", dataset.sheet(n=8 * 8, columns=8))
+        model, at = build_model(config, spec, engine), Progress()
+    yield Planned(**(vars(planned) | {"data": str(dataset)}))
+
+    score = None
+    if config.train.score_every:
+        from elegan.metrics.evaluate import Judge
+
+        test = open_split(config, "test")
+        judge = Judge(dataset, test, n=config.train.score_samples)
+        score = lambda m: judge(*draw(m, config.train.score_samples, seed=1))  # noqa: E731
+    writer = tensorboard(folder) if config.train.tensorboard else None
+    try:
+        with enough_memory(config):
+            for event in run_loop(model, feed_for(engine.device), engine, config, folder, at, stop=stop, score=score):
+                if writer:
+                    writer(event)
+                if isinstance(event, Stopped | Finished):
+                    folder.make_gif()
+                    plot_losses(folder.stats(), folder / "losses.png", title(config))
+                yield event
+    except OSError as error:
+        raise UserError(
+            f"{folder.path}: cannot be written ({error.strerror}); the checkpoints there are intact: mend it and run "
+            "the same command again"
+        ) from None
+
+
+def _continue(config: RunConfig, folder: RunFolder, dataset: Dataset, spec: ImageSpec, length: dict) -> Any:
+    """Load the newest good checkpoint of an existing run: `(model, engine, Progress, Planned)`."""
+    was = folder.data()
+    if was["fingerprint"] != dataset.fingerprint:
+        raise UserError(
+            f"{folder.path}: the data has changed since this run started ({was['name']!r}, {was['count']:,} images); "
+            "bring it back, or choose another --out"
+        )
+    engine = Engine(pick_device(config.train.device), config.train.precision)
+    with enough_memory(config):
+        model = build_model(config, spec, engine)
+    at = Progress()
+    try:
+        tensors, meta, faults = checkpoint.newest(folder.checkpoints)
+    except FileNotFoundError:
+        faults = []
+    else:
+        checkpoint.restore(model.parts, tensors, meta["optimizers"])
+        at = Progress.from_dict(meta["counters"], engine.device)
+    for fault in faults:
+        yield Warned(f"damaged checkpoint passed over: {fault}")
+    folder.rewind(at.images)
+
+    per_step = images_per_step(model)
+    step_seconds = at.seconds / max(at.steps, 1)
+    if length and length != {"budget": config.train.budget}:
+        if "budget" in length:
+            raise UserError(
+                f"{folder.path}: this run was planned for {config.train.images:,} images; give --images to train "
+                "longer, or choose another --out"
+            )
+        images = resolve_length(length, 0, step_seconds, per_step, len(dataset))
+        images = -(-images // per_step) * per_step
+        if images < at.images:
+            raise UserError(
+                f"{folder.path}: has already seen {at.images:,} images; {images:,} is less. Choose another --out"
+            )
+        if images != config.train.images:
+            yield Warned(f"the plan changes from {config.train.images:,} to {images:,} images")
+            update = {"images": images, "budget": None}
+            config = config.model_copy(update={"train": config.train.model_copy(update=update)})
+    folder.write_config(config)
+    left = config.train.images - at.images
+    planned = Planned(
+        preset=config.preset,
+        family=config.family,
+        data="",
+        device=describe_device(engine.device),
+        precision=config.train.precision,
+        parameters={
+            name: sum(p.numel() for p in net.parameters())
+            for name, net in model.parts.nets.items()
+            if not name.endswith("_ema")
+        },
+        batch=model.config.batch,
+        images=config.train.images,
+        seen=at.images,
+        step_seconds=step_seconds,
+        seconds=left / per_step * step_seconds,
+        memory=peak_memory(engine.device),
+    )
+    return model, engine, at, planned
+
+
+def merge(old: RunConfig, new: RunConfig | None, folder: RunFolder) -> RunConfig:
+    """The configuration under which an existing run goes on. UserError when `new` asks for another run."""
+    if new is None:
+        return old
+    # what was `auto` or 0 was resolved when the run was planned
+    asked = new.train.model_dump()
+    resolved = {k: v for k, v in old.train.model_dump().items() if asked[k] in (None, 0, "auto") and k != "seed"}
+    defaults = type(new.train)().model_dump()
+    resolved |= {k: getattr(old.train, k) for k in ("images", "budget")}
+    if asked["grids"] == defaults["grids"]:
+        resolved["grids"] = old.train.grids
+    new = new.model_copy(update={"train": new.train.model_copy(update=resolved)})
+    fixed = {key: pair for key, pair in differences(old, new).items() if key not in MAY_CHANGE}
+    if fixed:
+        listed = ", ".join(f"{key}: {a!r} there, {b!r} asked" for key, (a, b) in list(fixed.items())[:4])
+        more = f" and {len(fixed) - 4} more" if len(fixed) > 4 else ""
+        raise UserError(f"{folder.path}: holds a run of another configuration ({listed}{more}); choose another --out")
+    return new.model_copy(update={"preset": old.preset})
+
+
+def train(
+    preset: str | None = None,
+    data: str | os.PathLike[str] | None = None,
+    out: str | os.PathLike[str] | None = None,
+    *,
+    budget: str | None = None,
+    images: int | None = None,
+    epochs: float | None = None,
+    steps: int | None = None,
+    seed: int | None = None,
+    device: str | None = None,
+    precision: str | None = None,
+    config: str | os.PathLike[str] | Mapping[str, Any] | None = None,
+    show: bool = True,
+    **settings: Any,
+) -> Run:
+    """Train a GAN and return its run; the same call again continues it. What `elegan train` does.
+
+    `preset` names a recipe (default `fashion`), `data` a data set or a path. One of `budget` ("10m"), `images`,
+    `epochs`, `steps` says how long; else the recipe does. `settings` are the recipe's own settings, such as
+    `batch=32`. `show` prints progress. An interrupt saves and then raises KeyboardInterrupt.
+    """
+    named = (preset, data, seed, device, precision, config, *settings.values())
+    explicit = any(value is not None for value in named)
+    asked = configure(preset, data, seed=seed, device=device, precision=precision, config=config, settings=settings)
+    folder = RunFolder(out or default_folder(asked))
+    length = {"budget": budget, "images": images, "epochs": epochs, "steps": steps}
+    with stop_on_signals() as stop:
+        stream = events(asked, folder, length, explicit=explicit or out is None, stop=stop)
+        if show:
+            from elegan.progress import show as show_events
+
+            show_events(stream, folder.path)
+        else:
+            for _ in stream:
+                pass
+    if stop.signal:
+        raise KeyboardInterrupt
+    return Run(folder.path)
+
+
+class StopRequest:
+    """Whether the process was asked to stop, and by which signal."""
+
+    def __init__(self) -> None:
+        self.signal = 0
+
+    def __call__(self) -> bool:
+        return self.signal != 0
+
+
+@contextlib.contextmanager
+def stop_on_signals() -> Iterator[StopRequest]:
+    """Within the block, the first SIGINT or SIGTERM asks for a stop after the step; a second one ends at once."""
+    request = StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        yield request
+        return
+
+    def handle(number: int, frame: Any) -> None:
+        if request.signal:
+            signal.signal(number, signal.SIG_DFL)
+            raise KeyboardInterrupt
+        request.signal = number
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield request
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def title(config: RunConfig) -> str:
+    """What a picture of this run is headed with."""
+    return f"{config.preset} on {Path(config.data.source).name}, seed {config.train.seed}"
+
+
+def describe_data(dataset: Dataset) -> dict[str, Any]:
+    """What `data.json` says."""
+    keys = ("name", "channels", "height", "width", "classes", "class_names", "fingerprint")
+    return {key: getattr(dataset, key) for key in keys} | {"count": len(dataset)}
+
+
+def tensorboard(folder: RunFolder) -> Callable[[Event], None]:
+    """A function that writes events to TensorBoard. UserError when the extra is not installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise UserError("TensorBoard is missing: pip install 'elegan[track]', or --set tensorboard=false") from None
+    writer = SummaryWriter(str(folder / "tensorboard"))
+
+    def write(event: Event) -> None:
+        if isinstance(event, Step):
+            for name, value in event.values.items():
+                writer.add_scalar(name, value, event.images)
+            writer.add_scalar("images_per_second", event.images_per_second, event.images)
+        elif isinstance(event, Scores):
+            for name, value in event.scores.value.model_dump().items():
+                if isinstance(value, float):
+                    writer.add_scalar(f"scores/{name}", value, event.images)
+        elif isinstance(event, Grid):
+            with Image.open(event.path) as picture:
+                writer.add_image("samples", np.atleast_3d(np.asarray(picture)), event.images, dataformats="HWC")
+        writer.flush()
+
+    return write

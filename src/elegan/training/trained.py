@@ -1,0 +1,239 @@
+"""A trained run as its user holds it: open it, sample from it, have it judged."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from elegan import families
+from elegan.errors import UserError, nearest
+from elegan.families.base import Family, ImageSpec
+from elegan.images import grid, png_bytes, save_png, to_uint8, write_bytes
+from elegan.training import checkpoint
+from elegan.training.engine import Engine, pick_device
+from elegan.training.folder import RunFolder
+
+
+class Run:
+    """A trained (or half-trained) GAN on the disk. Nothing is loaded until it is needed."""
+
+    def __init__(self, path: str | os.PathLike[str], device: str = "auto") -> None:
+        self.folder = RunFolder(path)
+        self.path = self.folder.path
+        self.config = self.folder.config()
+        self.data = self.folder.data()
+        self.faults: list[str] = []
+        self._device = device
+        self._model: Family | None = None
+        self._counters: dict[str, Any] = {}
+
+    @property
+    def spec(self) -> ImageSpec:
+        """What its images look like."""
+        return ImageSpec(*(int(self.data[key]) for key in ("channels", "height", "width", "classes")))
+
+    @property
+    def class_names(self) -> list[str]:
+        """The names of its labels; empty when the data had none."""
+        return list(self.data["class_names"])
+
+    @property
+    def model(self) -> Family:
+        """The family's model with the newest good checkpoint's sampler. UserError when there is no checkpoint."""
+        if self._model is None:
+            try:
+                tensors, meta, self.faults = checkpoint.newest(self.folder.checkpoints)
+            except FileNotFoundError:
+                raise UserError(f"{self.path}: has no checkpoint yet; run its `elegan train` command again") from None
+            model = families.get(self.config.family).Model(self.config.model, self.spec)
+            checkpoint.load_net(model.parts.nets[model.sampler], model.sampler, tensors)
+            Engine(pick_device(self._device), "fp32").place(model)
+            self._model, self._counters = model, meta["counters"]
+        return self._model
+
+    @property
+    def conditional(self) -> bool:
+        """Whether samples can be asked for by label."""
+        return self.model.conditional
+
+    @property
+    def images_seen(self) -> int:
+        """Real images that the newest checkpoint has seen."""
+        newest = checkpoint.listing(self.folder.checkpoints)
+        return int(newest[0].stem) if newest else 0
+
+    @property
+    def stats(self) -> list[dict[str, Any]]:
+        """The rows of stats.jsonl."""
+        return self.folder.stats()
+
+    def labels(self, wanted: str | Sequence[int | str] | int, n: int) -> np.ndarray:
+        """Labels (n,) int64 from `"balanced"`, `"0,3"`, `"sneaker"` or a list of either, repeated in turn."""
+        if not self.conditional:
+            raise UserError(f"{self.path}: is not conditional, it cannot be asked for labels; leave them out")
+        if isinstance(wanted, str):
+            if wanted == "balanced":
+                return np.arange(n) % self.spec.classes
+            wanted = [wanted] if wanted in self.class_names else wanted.split(",")
+        items = [wanted] if isinstance(wanted, int) else list(wanted)
+        found = [self._label(item) for item in items]
+        if not found:
+            raise UserError("no labels given; use numbers, names or 'balanced'")
+        return np.resize(np.array(found, np.int64), n)
+
+    def _label(self, item: int | str) -> int:
+        text = str(item).strip()
+        if text.isdigit() and int(text) < self.spec.classes:
+            return int(text)
+        lower = {name.lower(): i for i, name in enumerate(self.class_names)}
+        if text.lower() in lower:
+            return lower[text.lower()]
+        names = ", ".join(f"{i} {name}" for i, name in enumerate(self.class_names[:20]))
+        hint = nearest(text, self.class_names)
+        raise UserError(f"unknown label {text!r}{hint if hint.startswith('; did') else f'; known: {names}'}")
+
+    def sample(
+        self,
+        n: int = 64,
+        labels: str | Sequence[int | str] | int | None = None,
+        seed: int = 0,
+        truncation: float = 1.0,
+    ) -> Samples:
+        """`n` images; for conditional models of the given labels, else of every class in turn.
+
+        Sample i depends on (seed, i) and its label alone. `truncation` in (0, 1] trades variety for typicality.
+        """
+        if n < 1:
+            raise UserError(f"{n} samples asked for; at least 1")
+        if not 0 < truncation <= 1:
+            raise UserError(f"truncation {truncation} is not in (0, 1]")
+        chosen = None
+        if labels is not None or self.conditional:
+            chosen = self.labels("balanced" if labels is None else labels, n)
+        images, _ = draw(self.model, n, chosen, seed, truncation)
+        return Samples(images, chosen, self.class_names)
+
+    def evaluate(
+        self, data: str | os.PathLike[str] | None = None, n: int = 10_000, seed: int = 0, **options: Any
+    ) -> Any:
+        """Score its samples against the test split of its data, or of `data`; see `elegan.evaluate`."""
+        from elegan.judge import evaluate
+
+        return evaluate(self, data, n=n, seed=seed, **options)
+
+    def __repr__(self) -> str:
+        share = self.images_seen / max(self.config.train.images, 1)
+        return (
+            f"Run({str(self.path)!r}: {self.config.preset} ({self.config.family}) on {self.data['name']} {self.spec}, "
+            f"{self.images_seen:,} images seen, {share:.0%} of the plan)"
+        )
+
+    def _repr_png_(self) -> bytes | None:
+        """The latest sample grid, which a notebook shows inline."""
+        path = self.folder / "samples.png"
+        return path.read_bytes() if path.is_file() else None
+
+
+class Samples:
+    """Generated images: `images` uint8 (N, H, W, C) and `labels` int64 (N,) or None."""
+
+    def __init__(self, images: np.ndarray, labels: np.ndarray | None, class_names: Sequence[str] = ()) -> None:
+        self.images, self.labels, self.class_names = images, labels, list(class_names)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self.images, dtype)
+
+    def grid(self, columns: int | None = None) -> np.ndarray:
+        """One picture of all of them, uint8 (H', W', C); conditional ones have one class a column where it fits."""
+        scale = max(1, round(56 / max(self.images.shape[1:3])))
+        return grid(self.images, columns, scale=scale)
+
+    def save(self, path: str | os.PathLike[str], columns: int | None = None) -> Path:
+        """Write an `.npz`, a grid as `.png`, or a folder of PNGs, by the ending of `path`; whole or not at all.
+
+        A folder gets `00000.png` or, labelled, `00000_CLASS.png`; it must be new or empty.
+        """
+        path = check_target(path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.suffix == ".npz":
+                arrays = {"images": self.images} | ({} if self.labels is None else {"labels": self.labels})
+                buffer = io.BytesIO()
+                np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+                write_bytes(path, buffer.getvalue())
+            elif path.suffix == ".png":
+                save_png(path, self.grid(columns))
+            else:
+                self._save_folder(path)
+        except OSError as error:
+            raise UserError(f"{path}: cannot be written ({error.strerror}); nothing was left there") from None
+        return path
+
+    def _save_folder(self, path: Path) -> None:
+        """Write the PNGs beside the folder's place, then move them there together."""
+        beside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        try:
+            for i, image in enumerate(self.images):
+                name = f"{i:05}"
+                if self.labels is not None:
+                    label = int(self.labels[i])
+                    text = self.class_names[label] if label < len(self.class_names) else str(label)
+                    name += "_" + "".join(c if c.isalnum() else "-" for c in text)
+                (beside / f"{name}.png").write_bytes(png_bytes(image))
+            beside.chmod(0o755)
+            if path.exists():
+                path.rmdir()
+            beside.rename(path)
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+
+    def __repr__(self) -> str:
+        n, h, w, c = self.images.shape
+        return f"Samples({n} images {h}x{w}x{c}{', labelled' if self.labels is not None else ''})"
+
+    def _repr_png_(self) -> bytes:
+        return png_bytes(self.grid())
+
+
+def draw(
+    model: Family, n: int, labels: np.ndarray | None = None, seed: int = 0, truncation: float = 1.0
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Samples as uint8 (n, H, W, C) and the labels (n,) they were asked for."""
+    if model.conditional and labels is None:
+        labels = np.arange(n) % model.spec.classes
+    wanted = None if labels is None else torch.from_numpy(np.asarray(labels, np.int64))
+    samples = model.sample(n, wanted, seed, truncation)
+    return np.ascontiguousarray(to_uint8(samples).permute(0, 2, 3, 1).numpy()), labels
+
+
+def load(path: str | os.PathLike[str], device: str = "auto") -> Run:
+    """Open a run folder. Raises UserError when it is not one."""
+    return Run(path, device)
+
+
+def check_target(path: str | os.PathLike[str]) -> Path:
+    """Where samples may go: `.npz`, `.png`, or a new or empty folder. UserError otherwise, before any work."""
+    path = Path(path)
+    if path.suffix in (".npz", ".png"):
+        if path.is_dir():
+            raise UserError(f"{path}: is a folder; name a file")
+    elif path.suffix:
+        raise UserError(
+            f"{path}: samples are written as .npz, as a .png grid, or into a folder (a name without ending)"
+        )
+    elif path.is_file():
+        raise UserError(f"{path}: is a file; name a new folder, an .npz or a .png")
+    elif path.is_dir() and any(path.iterdir()):
+        raise UserError(f"{path}: is not empty; name a new folder")
+    return path
