@@ -8,7 +8,7 @@ from elegan.metrics.distances import Estimate, classifier_score, frechet, kernel
 from elegan.metrics.evaluate import Judge, evaluate
 from elegan.metrics.features import Features, load_features
 from elegan.metrics.labels import diversity, entropy, histogram, label_accuracy
-from elegan.metrics.manifold import balls, density_coverage, manifold, precision_recall
+from elegan.metrics.manifold import balls, density_coverage, prdc, precision_recall
 from elegan.metrics.memorisation import CopyTest
 from elegan.metrics.scores import Numbers, Protocol, Scores
 from elegan.metrics.wasserstein import sliced_wasserstein
@@ -32,8 +32,8 @@ __all__ = [
     "kernel",
     "label_accuracy",
     "load_features",
-    "manifold",
     "moments",
+    "prdc",
     "precision_recall",
     "sliced_wasserstein",
 ]

@@ -20,7 +20,7 @@ from elegan.errors import UserError
 from elegan.metrics import distances
 from elegan.metrics import labels as label_metrics
 from elegan.metrics.features import Extracted, load_features
-from elegan.metrics.manifold import Balls, balls, manifold
+from elegan.metrics.manifold import Balls, balls, prdc
 from elegan.metrics.memorisation import Copying, CopyTest
 from elegan.metrics.scores import Numbers, Protocol, Scores
 from elegan.metrics.wasserstein import sliced_wasserstein
@@ -132,7 +132,7 @@ class Judge:
     def _numbers(self, images: np.ndarray, extracted: Extracted) -> Numbers:
         """All numbers that need neither labels nor the training split."""
         features, p = extracted.features, extracted.probabilities
-        near = manifold(features, self.balls, k_pr=K_PR, k_dc=K_DC)
+        near = prdc(features, self.balls, k_pr=K_PR, k_dc=K_DC)
         distance = distances.kernel(features, self.real.features, seed=self.seed)
         spread = label_metrics.diversity(features, _classes(extracted))
         sliced = sliced_wasserstein(images, self.test.images[self.rows], seed=self.seed)

@@ -1,7 +1,8 @@
 """Fidelity and variety apart: improved precision and recall, density and coverage.
 
 Convention. `real` is the reference. The ball of an image has the distance to its k-th nearest other image of
-the same set as radius (an image is not its own neighbour), closed: a distance equal to the radius counts.
+the same set as radius (an image is not its own neighbour), closed: a distance equal to the radius counts, with a slack
+far below any real difference, so that rounding does not decide about images that are on the sphere by definition.
 
 - precision (Kynkaanniemi+ 2019, k=3): share of generated images inside the ball of some real image;
 - recall: share of real images inside the ball of some generated image. Swapping the arguments swaps the two;
@@ -30,10 +31,11 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+SLACK = 1e-12  # of the squared norm, a thousand roundings
 BLOCK = 250  # rows of the distance matrix at a time: 20 MB against 10,000, which malloc keeps and reuses
 
 
-class Manifold(NamedTuple):
+class PRDC(NamedTuple):
     """The four numbers."""
 
     precision: float
@@ -62,10 +64,11 @@ def balls(features: ArrayLike, ks: tuple[int, ...] = (3, 5), what: str = "featur
         squared[rows, start + rows] = float("inf")  # not its own neighbour, even where it has a twin
         nearest.append(squared.topk(max(ks), dim=1, largest=False, sorted=True).values)
     sorted_ = np.concatenate([block.numpy() for block in nearest])  # (N, max k), ascending
-    return Balls(x, {k: sorted_[:, k - 1] for k in ks})
+    slack = SLACK * np.sum((x - x.mean(0)) ** 2, 1)
+    return Balls(x, {k: sorted_[:, k - 1] + slack for k in ks})
 
 
-def manifold(fake: ArrayLike | Balls, real: ArrayLike | Balls, *, k_pr: int = 3, k_dc: int = 5) -> Manifold:
+def prdc(fake: ArrayLike | Balls, real: ArrayLike | Balls, *, k_pr: int = 3, k_dc: int = 5) -> PRDC:
     """All four numbers from one pass over the distances between generated (N, D) and real (M, D) features."""
     f = fake if isinstance(fake, Balls) else balls(fake, (k_pr, k_dc), "generated")
     r = real if isinstance(real, Balls) else balls(real, (k_pr, k_dc), "real")
@@ -86,7 +89,7 @@ def manifold(fake: ArrayLike | Balls, real: ArrayLike | Balls, *, k_pr: int = 3,
         own = fake_radius[start : start + len(squared), None]  # (block, 1)
         near_fake = torch.minimum(near_fake, squared.sub_(own).amin(0))
     n = len(f.features)
-    return Manifold(
+    return PRDC(
         precision=inside / n,
         recall=float((near_fake <= 0).double().mean()),
         density=crowd / (k_dc * n),
@@ -96,13 +99,13 @@ def manifold(fake: ArrayLike | Balls, real: ArrayLike | Balls, *, k_pr: int = 3,
 
 def precision_recall(fake: ArrayLike, real: ArrayLike, k: int = 3) -> tuple[float, float]:
     """Improved precision and recall, in this order."""
-    both = manifold(fake, real, k_pr=k, k_dc=k)
+    both = prdc(fake, real, k_pr=k, k_dc=k)
     return both.precision, both.recall
 
 
 def density_coverage(fake: ArrayLike, real: ArrayLike, k: int = 5) -> tuple[float, float]:
     """Density and coverage, in this order."""
-    both = manifold(fake, real, k_pr=k, k_dc=k)
+    both = prdc(fake, real, k_pr=k, k_dc=k)
     return both.density, both.coverage
 
 
