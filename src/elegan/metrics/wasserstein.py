@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 COARSEST = 16
 PATCH = 7
+FAINTEST = 1e-3  # a quarter of a grey level: less is rounding, not texture
 
 
 class Sliced(NamedTuple):
@@ -61,7 +62,7 @@ def sliced_wasserstein(
         # Places are drawn anew for each set: shared ones would correlate the two.
         x, y = (_patches(level, patches, generator) for level in (a, b))  # (P, C, size)
         mean, deviation = y.mean((0, 2), keepdim=True), y.std((0, 2), keepdim=True)
-        x, y = ((p - mean) / deviation.clamp(min=1e-6) for p in (x, y))
+        x, y = ((p - mean) / deviation.clamp(min=FAINTEST) for p in (x, y))
         axes = torch.randn(x[0].numel(), directions, generator=generator)
         axes = axes / axes.norm(dim=0, keepdim=True)
         sorted_x = (x.flatten(1) @ axes).T.contiguous().sort(1).values  # (directions, P)
