@@ -26,10 +26,16 @@ def soft_targets(logits: Tensor, target: float, *, noise: float = 0.0, flip: flo
 
 @torch.no_grad()
 def update_ema(average: nn.Module, net: nn.Module, decay: float) -> None:
-    """average <- decay * average + (1 - decay) * net, in place; buffers (batch norm's statistics) are copied."""
+    """average <- decay * average + (1 - decay) * net, in place.
+
+    Batch norm's running statistics are averaged too: they must fit the averaged weights, not the latest ones.
+    """
     torch._foreach_lerp_([p.data for p in average.parameters()], [p.data for p in net.parameters()], 1 - decay)
     for a, b in zip(average.buffers(), net.buffers(), strict=True):
-        a.copy_(b)
+        if a.is_floating_point():
+            a.lerp_(b, 1 - decay)
+        else:
+            a.copy_(b)
 
 
 def ema_decay(images: int, half_life: float, seen: int, ramp: float = 0.05) -> float:
@@ -42,12 +48,16 @@ def ema_decay(images: int, half_life: float, seen: int, ramp: float = 0.05) -> f
     return 0.5 ** (images / max(half_life, 1e-8))
 
 
-def learning_rate(progress: float, schedule: str) -> float:
-    """The factor on the learning rate at `progress` in [0, 1]: `constant`, `linear` or `cosine` to zero."""
+def learning_rate(progress: float, schedule: str, hold: float = 0.0) -> float:
+    """The factor on the learning rate at `progress` in [0, 1]: `constant`, or `linear` or `cosine` to zero.
+
+    `hold` is the share of the run before the fall begins.
+    """
+    fall = max(0.0, (progress - hold) / (1 - hold))
     if schedule == "linear":
-        return 1 - progress
+        return 1 - fall
     if schedule == "cosine":
-        return 0.5 * (1 + math.cos(math.pi * progress))
+        return 0.5 * (1 + math.cos(math.pi * fall))
     assert schedule == "constant", schedule
     return 1.0
 

@@ -163,3 +163,10 @@ def mix(*numbers: int) -> int:
         state = (state ^ state >> 27) * 0x94D049BB133111EB & (2**64 - 1)
         state ^= state >> 31
     return state >> 1
+
+
+def minimize(loss: Tensor, optimizer: torch.optim.Optimizer) -> None:
+    """One step of an optimiser down `loss`."""
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()

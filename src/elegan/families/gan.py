@@ -32,7 +32,7 @@ from elegan.adversarial.stabilizers import (
     update_ema,
 )
 from elegan.errors import UserError
-from elegan.families.base import Batch, Clock, Family, FamilyConfig, ImageSpec, Preset
+from elegan.families.base import Batch, Clock, Family, FamilyConfig, ImageSpec, Preset, minimize
 from elegan.networks.conv import ConvDiscriminator, ConvGenerator
 from elegan.networks.mlp import MLPDiscriminator, MLPGenerator
 
@@ -265,13 +265,6 @@ class Model(Family):
     def draw(self, n: int, labels: Tensor | None, generator: torch.Generator, truncation: float = 1.0) -> Tensor:
         z = truncated_normal((n, self.config.z_dim), truncation, generator).to(self.device)
         return self.parts.nets[self.sampler].eval()(z, labels)
-
-
-def minimize(loss: Tensor, optimizer: torch.optim.Optimizer) -> None:
-    """One step of an optimiser down `loss`."""
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
 
 
 def build_generator(cfg: Config, spec: ImageSpec) -> nn.Module:

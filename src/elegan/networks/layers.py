@@ -115,3 +115,71 @@ def label_vector(x: Tensor, labels: Tensor, classes: int) -> Tensor:
 def base_size(size: int, strides: tuple[int, ...]) -> int:
     """The side of the smallest map from which `strides` reach at least `size`."""
     return math.ceil(size / math.prod(strides))
+
+
+class SpectralNorm(nn.Module):
+    """A parametrization W -> W / sigma(W), sigma the largest singular value of W as a matrix (C_out, rest).
+
+    One power iteration per forward pass in training mode, from a persistent start (Miyato+ 2018, algorithm 1);
+    gradients flow through sigma. Computed in float32 under autocast too.
+    """
+
+    u: Tensor
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("u", nn.functional.normalize(torch.randn(weight.shape[0]), dim=0))
+
+    def forward(self, weight: Tensor) -> Tensor:
+        with torch.autocast(weight.device.type, enabled=False):
+            matrix = weight.flatten(1)
+            with torch.no_grad():
+                v = nn.functional.normalize(matrix.t() @ self.u, dim=0)
+                u = nn.functional.normalize(matrix @ v, dim=0)
+                if self.training:
+                    self.u.copy_(u)
+            return weight / (u @ (matrix @ v))
+
+
+def spectral_norm(layer: nn.Module) -> nn.Module:
+    """Normalise a layer's weight by its largest singular value; returns the layer."""
+    assert isinstance(layer.weight, Tensor)
+    return nn.utils.parametrize.register_parametrization(layer, "weight", SpectralNorm(layer.weight))
+
+
+class ConditionalBatchNorm(nn.Module):
+    """Batch norm whose scale and shift are learnt per class (de Vries+ 2017); plain with `classes` = 0."""
+
+    def __init__(self, channels: int, classes: int) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(channels, affine=not classes)
+        if classes:
+            self.scale = nn.Embedding(classes, channels)
+            self.shift = nn.Embedding(classes, channels)
+            nn.init.ones_(self.scale.weight)
+            nn.init.zeros_(self.shift.weight)
+
+    def forward(self, x: Tensor, labels: Tensor | None) -> Tensor:
+        x = self.norm(x)
+        if labels is None:
+            return x
+        scale = self.scale(labels).to(x.dtype)[:, :, None, None]
+        shift = self.shift(labels).to(x.dtype)[:, :, None, None]
+        return torch.addcmul(shift, x, scale)
+
+
+def shuffle(x: Tensor) -> Tensor:
+    """(N, 4C, H, W) -> (N, C, 2H, 2W): four channels become a 2x2 block, channels_last all the way."""
+    n, c, h, w = x.shape
+    x = x.permute(0, 2, 3, 1).reshape(n, h, w, 2, 2, c // 4).permute(0, 1, 3, 2, 4, 5)
+    return x.reshape(n, 2 * h, 2 * w, c // 4).permute(0, 3, 1, 2)
+
+
+def unshuffle(x: Tensor) -> Tensor:
+    """(N, C, 2H, 2W) -> (N, 4C, H, W), the inverse of `shuffle`; an odd side is padded by its last row first."""
+    n, c, h, w = x.shape
+    if h % 2 or w % 2:
+        x = nn.functional.pad(x, (0, w % 2, 0, h % 2), mode="replicate")
+        n, c, h, w = x.shape
+    x = x.permute(0, 2, 3, 1).reshape(n, h // 2, 2, w // 2, 2, c).permute(0, 1, 3, 2, 4, 5)
+    return x.reshape(n, h // 2, w // 2, 4 * c).permute(0, 3, 1, 2)

@@ -29,7 +29,7 @@ from elegan.config import RunConfig, parse, read_file
 from elegan.errors import UserError, nearest
 from elegan.images import save_gif, save_png, write_bytes
 
-GIF_FRAMES = 80
+GIF_FRAMES, GIF_SIDE = 60, 400
 
 
 class RunFolder:
@@ -163,7 +163,7 @@ class RunFolder:
         return path
 
     def make_gif(self) -> None:
-        """Join the grids (at most 80 of them, evenly) into training.gif."""
+        """Join the grids (at most 60 of them, evenly) into training.gif."""
         paths = self.grids()
         if len(paths) < 2:
             return
@@ -171,6 +171,7 @@ class RunFolder:
         frames = []
         for i in picked:
             with Image.open(paths[i]) as picture:
-                frames.append(np.asarray(picture))
+                side = max(picture.size)
+                frames.append(np.asarray(picture.reduce(2) if side > GIF_SIDE else picture))
         if len({f.shape for f in frames}) == 1:
             save_gif(self / "training.gif", frames)

@@ -122,11 +122,14 @@ def save(model: Family, folder: RunFolder, at: Progress, keep: int) -> Saved:
 
 def save_grid(model: Family, config: RunConfig, folder: RunFolder, images: int) -> Grid:
     """Draw the fixed noise once more; conditional models show one class a column."""
-    side = config.train.grid_side
-    labels = torch.arange(side).remainder(max(model.spec.classes, 1)).repeat(side) if model.conditional else None
-    samples = to_uint8(model.sample(side * side, labels, seed=GRID_SEED)).permute(0, 2, 3, 1).numpy()
+    rows = columns = config.train.grid_side
+    labels = None
+    if model.conditional:
+        columns = min(model.spec.classes, 10)
+        labels = torch.arange(columns).repeat(rows)
+    samples = to_uint8(model.sample(rows * columns, labels, seed=GRID_SEED)).permute(0, 2, 3, 1).numpy()
     scale = max(1, round(56 / max(samples.shape[1:3])))
-    return Grid(images, folder.save_grid(images, grid(samples, columns=side, scale=scale)))
+    return Grid(images, folder.save_grid(images, grid(samples, columns=columns, scale=scale)))
 
 
 def check_finite(values: dict[str, float], images: int, folder: RunFolder) -> None:

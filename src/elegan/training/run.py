@@ -115,7 +115,7 @@ def _start(config: RunConfig, folder: RunFolder, length: dict, explicit: bool, s
     else:
         config, engine, planned = plan(config, spec, feed_for, length)
         folder.create(config, describe_data(dataset))
-        save_png(folder / "real.png", dataset.sheet(n=8 * 8, columns=8))
+        save_png(folder / "real.png", dataset.sheet(n=80))
         model, at = build_model(config, spec, engine), Progress()
     yield Planned(**(vars(planned) | {"data": str(dataset)}))
 
