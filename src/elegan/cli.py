@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,13 +27,13 @@ data_app = typer.Typer(help="Look at data sets.", no_args_is_help=True, rich_mar
 app.add_typer(data_app, name="data")
 
 
-class Device(str, Enum):
+class Device(StrEnum):
     auto = "auto"
     cpu = "cpu"
     cuda = "cuda"
 
 
-class Precision(str, Enum):
+class Precision(StrEnum):
     auto = "auto"
     fp32 = "fp32"
     bf16 = "bf16"
@@ -145,7 +145,8 @@ def info(run: RunArgument, as_json: JsonOption = False) -> None:
 
 @app.command()
 def presets(
-    name: Annotated[str | None, typer.Argument(help="Show all settings of this one.")] = None, as_json: JsonOption = False
+    name: Annotated[str | None, typer.Argument(help="Show all settings of this one.")] = None,
+    as_json: JsonOption = False,
 ) -> None:
     """The recipes, or all settings of one."""
     from elegan.about import preset_settings, preset_table
@@ -167,6 +168,21 @@ def doctor(as_json: JsonOption = False) -> None:
     from elegan.about import machine
 
     _print(machine(), as_json)
+
+
+@app.command(epilog="Example:  elegan bench --preset fashion-dcgan --batch 128 --json")
+def bench(
+    preset: Annotated[str | None, typer.Option(help="The recipe to time; default: fashion.")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Another batch size.")] = None,
+    seconds: Annotated[float, typer.Option(help="How long to measure.")] = 10.0,
+    device: Annotated[Device, typer.Option(help="Where to measure.")] = Device.auto,
+    precision: Annotated[Precision, typer.Option(help="auto: bf16 where the hardware has it.")] = Precision.auto,
+    as_json: JsonOption = False,
+) -> None:
+    """Time a recipe's training step on this machine, beside the fastest it could be."""
+    from elegan.bench import bench as run_bench
+
+    _print(run_bench(preset, batch, seconds, device.value, precision.value), as_json)
 
 
 @app.command()
