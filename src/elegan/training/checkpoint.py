@@ -165,7 +165,19 @@ def restore(parts: Parts, tensors: Mapping[str, Tensor], settings: Mapping[str, 
         groups = [
             {k: tuple(v) if isinstance(v, list) and k == "betas" else v for k, v in g.items()} for g in settings[name]
         ]
-        optimizer.load_state_dict({"state": state, "param_groups": groups})
+        try:
+            optimizer.load_state_dict({"state": state, "param_groups": groups})
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"the checkpoint does not fit optimiser {name!r}: {error}") from None
+        _lay_out_like_weights(optimizer)
+
+
+def _lay_out_like_weights(optimizer: torch.optim.Optimizer) -> None:
+    """Store an optimiser's tensors in the memory order of their weights: fused Adam walks both without asking."""
+    for weight, entries in optimizer.state.items():
+        for key, value in entries.items():
+            if isinstance(value, Tensor) and value.shape == weight.shape and value.stride() != weight.stride():
+                entries[key] = torch.empty_like(weight, dtype=value.dtype).copy_(value)
 
 
 def load_net(net: torch.nn.Module, name: str, tensors: Mapping[str, Tensor]) -> None:
