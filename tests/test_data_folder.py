@@ -287,6 +287,7 @@ def test_the_hold_out_is_a_tenth_and_stays_put(tmp_path):
     more = in_test(keys + [f"{i * 40503 % 2**32:08x}" for i in range(1, 500)], "x")
     assert (more[: len(keys)] == held).mean() > 0.9999  # only the extreme hashes may change sides
     assert in_test(["aa000000", "aa000000", "bb000000"], "x").tolist() == [True, True, False]  # copies stay together
+    assert in_test(["00000001", "00000002"], "x").tolist() == [True, False]  # neither side is ever empty
     with pytest.raises(UserError, match="two different"):
         in_test(["aa000000"] * 3, "x")
 
@@ -342,7 +343,7 @@ def test_decompression_bombs_are_refused_unopened(tmp_path):
     for width in (9_500, 10_001, 60_000):
         root = fill(tmp_path / f"x{width}")
         (root / "bag" / "bomb.png").write_bytes(png_claiming(width, width))
-        with pytest.raises(UserError, match=r"bag/bomb\.png"):
+        with pytest.raises(UserError, match=r"bag/bomb\.png \(too many pixels"):
             open_data(root)
         assert len(open_data(root, skip_broken=True).skipped) == 1
 
@@ -399,6 +400,16 @@ def test_unknown_names_and_arguments(tmp_path):
         open_data(tmp_path / "file.txt")
 
 
+@pytest.mark.parametrize("as_zip", [False, True])
+def test_the_litter_of_operating_systems_is_passed_over(tmp_path, as_zip):
+    root = fill(tmp_path / "x")
+    for litter in ("bag/._000.png", "__MACOSX/bag/._000.png", ".thumbs/1.png", "bag/Thumbs.db"):
+        (root / litter).parent.mkdir(parents=True, exist_ok=True)
+        (root / litter).write_bytes(b"litter")
+    source = zip_of(root, tmp_path / "x.zip") if as_zip else root
+    assert sum(map(len, both(source))) == 12 and open_data(source).classes == 3
+
+
 # ---- the cache ---------------------------------------------------------------------------------------------
 
 
@@ -449,13 +460,16 @@ def test_options_have_entries_of_their_own(tmp_path, decoded):
     assert decoded[0] == 36
 
 
-@pytest.mark.parametrize("damage", ["cut npy", "cut json", "no json", "other json"])
+@pytest.mark.parametrize("damage", ["cut npy", "other npy", "cut json", "no json", "other json"])
 def test_a_damaged_entry_is_made_again(tmp_path, decoded, cache, damage):
     root = fill(tmp_path / "x")
     good = by_content(open_data(root))
     npy, facts = next(cache.glob("*.npy")), next(cache.glob("*.json"))
     if damage == "cut npy":
         npy.write_bytes(npy.read_bytes()[:-5])
+    elif damage == "other npy":
+        with npy.open("wb") as file:
+            np.save(file, np.zeros((5, 3, 8, 8), np.uint8))
     elif damage == "cut json":
         facts.write_bytes(facts.read_bytes()[:-5])
     elif damage == "other json":
@@ -547,6 +561,26 @@ def test_bad_npz(tmp_path, name):
     with pytest.raises(UserError) as caught:
         open_data(path)
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+class Payload:
+    """Unpickling it would make a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def test_an_npz_never_runs_code(tmp_path):
+    for name in ("images", "labels", "class_names"):
+        arrays: dict[str, np.ndarray] = {"images": U8, "labels": np.arange(3)}
+        arrays[name] = np.array([Payload(tmp_path / "ran")], dtype=object)
+        np.savez(tmp_path / "evil.npz", **arrays)
+        with pytest.raises(UserError):
+            open_data(tmp_path / "evil.npz")
+    assert not (tmp_path / "ran").exists()
 
 
 # ---- Dataset -----------------------------------------------------------------------------------------------

@@ -31,7 +31,6 @@ from elegan.data.listing import BrokenFileError, Item, Listing, list_images, spl
 from elegan.data.progress import bar
 from elegan.errors import UserError
 
-LARGEST_PICTURE = 100_000_000  # pixels; a file that claims more is refused before it is decoded
 NATIVE_UP_TO = 128  # a size that all images share is kept up to this
 DEFAULT_SIZE = 64
 EXIF_ORIENTATION = 0x0112
@@ -50,14 +49,12 @@ class Seen:
 
 
 def look(data: bytes) -> Seen:
-    """Read the header of an encoded image. Raises `BrokenFileError`."""
+    """Read the header of an encoded image. Raises `BrokenFileError`, also above Pillow's limit of 89 million pixels."""
     try:
         with _warnings_are_errors, warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             image = Image.open(io.BytesIO(data), formats=FORMATS)
         width, height = image.size
-        if width * height > LARGEST_PICTURE:
-            raise BrokenFileError(f"{width}x{height} pixels is too large")
         if (image.format != "PNG" or "exif" in image.info) and image.getexif().get(EXIF_ORIENTATION, 1) >= 5:
             width, height = height, width
         return Seen((height, width), image.mode, natural_channels(image), hashlib.sha256(data).hexdigest())
@@ -65,8 +62,6 @@ def look(data: bytes) -> Seen:
         raise BrokenFileError("too many pixels (a decompression bomb?)") from None
     except UnidentifiedImageError:
         raise BrokenFileError("empty file" if not data else "not an image, or damaged") from None
-    except BrokenFileError:
-        raise
     except Exception as error:  # a decoder may raise anything on damaged data
         raise BrokenFileError(f"damaged ({error})") from None
 

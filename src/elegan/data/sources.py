@@ -39,6 +39,7 @@ def open_data(
 
     `source`: "fashion-mnist", "mnist", "garments" (drawn by this package), a folder or zip of images, a folder
     with the four IDX files, or an `.npz` with `images` uint8 (N, H, W, C) and, if labelled, `labels` (N,).
+    A folder that is called like a built-in name is reached as "./mnist".
 
     - `size`: a number, (height, width) or "HxW"; by default that of the data (for images: their common size
       up to 128, else 64). `channels`: 1, 3 or 4; by default what the data has.
