@@ -131,7 +131,8 @@ class SpectralNorm(nn.Module):
         self.register_buffer("u", nn.functional.normalize(torch.randn(weight.shape[0]), dim=0))
 
     def forward(self, weight: Tensor) -> Tensor:
-        with torch.autocast(weight.device.type, enabled=False):
+        kind = weight.device.type
+        with torch.autocast("cpu" if kind == "meta" else kind, enabled=False):  # meta: sizes only, no autocast
             matrix = weight.flatten(1)
             with torch.no_grad():
                 v = nn.functional.normalize(matrix.t() @ self.u, dim=0)
