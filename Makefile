@@ -18,7 +18,7 @@ demo: $(READY)
 	@.venv/bin/elegan demo --budget $(BUDGET)
 
 test: $(READY)
-	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2
+	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 -m "not slow"
 
 check:
 	@scripts/check
