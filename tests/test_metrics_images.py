@@ -69,6 +69,8 @@ def test_planted_copies_are_found_and_blur_is_not_mistaken_for_them():
 def test_a_training_image_that_occurs_twice_does_not_hide_its_copies():
     train = np.concatenate([blobs(100, 1), blobs(100, 1)])
     assert CopyTest(train, blobs(50, 2))(train[:30]).copies == 1
+    leaking = np.concatenate([blobs(50, 2), train[40:45]])  # nor does a test split that holds training images
+    assert CopyTest(train, leaking)(train[:30]).copies == 1
 
 
 def test_large_colour_images_are_averaged_before_the_search():
@@ -112,6 +114,8 @@ def test_descriptors_have_their_width_and_depend_on_one_image_alone(shape):
     np.testing.assert_allclose(descriptors(images[[255, 3]]), found[[255, 3]], atol=1e-6)
     turned = descriptors(images[:, :, ::-1])
     assert np.abs(turned - found).mean() > 1e-3  # directions and places are told apart
+    edges, negative = found[:, -384:], descriptors(255 - images)[:, -384:]
+    assert np.abs(negative - edges).mean() > 1e-3  # and from bright to dark is not from dark to bright
 
 
 def test_class_shares_entropy_and_accuracy():

@@ -93,7 +93,7 @@ class Protocol(_Record):
 
 #: field, title, digits after the point, what is good
 ROWS = (
-    ("frechet", "Frechet distance", 2, "lower"),
+    ("frechet", "Frechet distance", 3, "lower"),
     ("kernel", "kernel distance", 4, "lower"),
     ("wasserstein", "sliced Wasserstein", 4, "lower"),
     ("classifier_score", "classifier score", 2, "higher"),
