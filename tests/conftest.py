@@ -1,3 +1,4 @@
+# ruff: noqa: E402 - threads are set before anything reads the setting
 """What all tests share: one thread each (fast under xdist, and results do not depend on the machine), small data."""
 
 from __future__ import annotations

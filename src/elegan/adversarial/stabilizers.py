@@ -74,11 +74,14 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
 @contextmanager
 def frozen(net: nn.Module) -> Iterator[None]:
     """Within the block no gradient is computed for the weights of `net`; gradients still flow through it."""
-    net.requires_grad_(False)
+    learning = [p for p in net.parameters() if p.requires_grad]
+    for p in learning:
+        p.requires_grad_(False)
     try:
         yield
     finally:
-        net.requires_grad_(True)
+        for p in learning:
+            p.requires_grad_(True)
 
 
 @torch.no_grad()

@@ -334,6 +334,7 @@ _mlp = Config(
     D_widths=(512, 256),
     G_bn_momentum=0.8,
     updates="separate",
+    G_eval_for_D=True,
 )
 _digits = Config(
     batch=128, pixels="0..1", G_widths=(128, 128, 64), G_bn_momentum=0.99, D_dropout=0.3, G_eval_for_D=True
