@@ -157,8 +157,12 @@ def test_arrays_serve_as_data_sets():
 
 def test_more_samples_than_asked_for_are_drawn_with_their_labels():
     train, test = noise(100, 1), noise(80, 2)
-    scores = evaluate(noise(500, 3), train, test, sample_labels=np.arange(500) % 10, n=50, features="digits")
+    samples = dataset(500, 3, (28, 28, 1)).images.transpose(0, 2, 3, 1)
+    asked = load_features("digits")(samples).probabilities.argmax(1)
+    assert len(set(asked.tolist())) > 1
+    scores = evaluate(samples, train, test, sample_labels=asked, n=50, features="digits")
     assert (scores.protocol.samples, scores.protocol.real, scores.protocol.training) == (50, 50, 100)
+    assert scores.value.label_accuracy == 1
 
 
 def test_what_cannot_be_judged_is_said():
