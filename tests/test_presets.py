@@ -49,18 +49,16 @@ def trace(net: nn.Module, *inputs: Any) -> list[tuple[nn.Module, tuple[int, ...]
 def keras_name(layer: nn.Module) -> str | None:
     """What Keras calls a layer; None for what has no counterpart there (padding, cropping, activations)."""
     names = {
-        "Linear": "Dense",
-        "Conv2d": "Conv2D",
-        "ConvTranspose2d": "Conv2DTranspose",
-        "BatchNorm1d": "BatchNormalization",
-        "BatchNorm2d": "BatchNormalization",
-        "LeakyReLU": "LeakyReLU",
-        "Dropout": "Dropout",
-        "ToMap": "Reshape",
-        "FromMap": "Flatten",
-        "Upsample": "UpSampling2D",
+        nn.Linear: "Dense",
+        nn.Conv2d: "Conv2D",
+        nn.ConvTranspose2d: "Conv2DTranspose",
+        nn.BatchNorm1d: "BatchNormalization",
+        nn.BatchNorm2d: "BatchNormalization",
+        nn.LeakyReLU: "LeakyReLU",
+        nn.Dropout: "Dropout",
+        nn.Upsample: "UpSampling2D",
     }
-    return names.get(type(layer).__name__)
+    return next((name for kind, name in names.items() if isinstance(layer, kind)), None)
 
 
 def trainable(layer: nn.Module) -> int:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
+from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -78,17 +80,13 @@ def train(
     """Train a GAN. The same command again goes on where it stopped."""
     from elegan.config import parse_set
     from elegan.progress import show
-    from elegan.training.folder import RunFolder
-    from elegan.training.run import configure, default_folder, events, stop_on_signals
+    from elegan.training.run import events, prepare, stop_on_signals
 
     values = {"device": device.value if device else None, "precision": precision.value if precision else None}
-    asked = configure(preset, data, seed=seed, config=config, settings=parse_set(settings or []), **values)
-    named = (preset, data, seed, config, settings, device, precision)
-    explicit = out is None or any(value is not None for value in named)
-    folder = RunFolder(out or default_folder(asked))
+    folder, asked = prepare(out, preset, data, seed=seed, config=config, settings=parse_set(settings or []), **values)
     length = {"budget": budget, "images": images, "epochs": epochs, "steps": steps}
-    with stop_on_signals() as stop:
-        show(events(asked, folder, length, explicit=explicit, stop=stop), folder.path)
+    with _interrupts(), stop_on_signals() as stop:
+        show(events(asked, folder, length, stop=stop), folder.path)
     if stop.signal:
         raise typer.Exit(128 + stop.signal)
 
@@ -193,7 +191,8 @@ def demo(
     """Train the default recipe for four minutes, score it, and say where the pictures are."""
     from elegan.demo import demo as run_demo
 
-    raise typer.Exit(run_demo(out, budget))
+    with _interrupts():
+        raise typer.Exit(run_demo(out, budget))
 
 
 @data_app.command("inspect", epilog="Example:  elegan data inspect photos/ --out sheet.png")
@@ -217,6 +216,18 @@ def _print(content: Any, as_json: bool) -> None:
 def _warn(texts: list[str]) -> None:
     for text in texts:
         print(f"note: damaged checkpoint passed over: {text}", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def _interrupts() -> Iterator[None]:
+    """An interrupt that could not wait for the end of a step is one line and the shell's exit code for its signal."""
+    from elegan.training.run import Interrupted
+
+    try:
+        yield
+    except Interrupted as stopped:
+        print("elegan: interrupted; the same command again starts where the last checkpoint is", file=sys.stderr)
+        raise typer.Exit(128 + stopped.signal) from None
 
 
 def main() -> None:

@@ -26,7 +26,9 @@ SECTIONS = ("data", "train", "model")
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True, allow_inf_nan=False
+    )
 
 
 class DataConfig(Section):
@@ -92,11 +94,11 @@ class RunConfig(Section):
 
 
 #: Settings that may differ between a run and its continuation: they decide how long and how it is watched,
-#: not what is learnt from the images seen so far.
+#: not what is learnt from the images seen so far. (That the data is the same is seen by its content.)
 MAY_CHANGE = frozenset(
     f"train.{key}"
     for key in ("images", "budget", "device", "precision", "checkpoint_every", "keep", "log_every", "grids")
-) | {"train.score_every", "train.score_samples", "train.tensorboard", "train.grid_side"}
+) | {"train.score_every", "train.score_samples", "train.tensorboard", "train.grid_side", "data.source"}
 
 
 def build(
@@ -120,7 +122,7 @@ def build(
     }
     classes: dict[str, type[BaseModel]] = {"data": DataConfig, "train": TrainConfig, "model": type(model)}
     for key, value in (overrides or {}).items():
-        section, name = find_key(key, classes)
+        section, name = find_key(str(key), classes)
         parts[section][name] = value
     return RunConfig(
         preset=preset,
@@ -139,7 +141,7 @@ def parse(content: Mapping[str, Any], model_class: type[BaseModel], where: str) 
         raise UserError(f"{where}: unknown key {key!r}{nearest(key, RunConfig.model_fields)}")
     sections = {}
     for name, cls in (("data", DataConfig), ("train", TrainConfig), ("model", model_class)):
-        section = content.get(name, {})
+        section = content.get(name)
         if not isinstance(section, Mapping):
             raise UserError(f"{where}: {name!r} must be a table of settings, not {type(section).__name__}")
         sections[name] = _validated(cls, name, section, where)
@@ -212,8 +214,8 @@ def flatten(content: Mapping[str, Any]) -> dict[str, Any]:
     """`{"train": {"keep": 3}, "D_lr": 1}` -> `{"train.keep": 3, "D_lr": 1}`."""
     flat: dict[str, Any] = {}
     for key, value in content.items():
-        if isinstance(value, Mapping) and key in SECTIONS:
-            flat |= {f"{key}.{name}": v for name, v in value.items()}
+        if key in SECTIONS and (value is None or isinstance(value, Mapping)):
+            flat |= {f"{key}.{name}": v for name, v in (value or {}).items()}
         else:
             flat[key] = value
     return flat
@@ -264,8 +266,9 @@ def _validated(cls: type[M], section: str, values: Mapping[str, Any], where: str
     read = {}
     for key, value in values.items():
         if key not in cls.model_fields:
-            raise UserError(f"{prefix}unknown setting '{section}.{key}'{nearest(str(key), cls.model_fields)}")
-        read[key] = _from_text(value) if isinstance(value, str) else value
+            raise UserError(f"{prefix}unknown setting {f'{section}.{key}'!r}{nearest(str(key), cls.model_fields)}")
+        is_text = cls.model_fields[key].annotation is str
+        read[key] = _from_text(value) if isinstance(value, str) and not is_text else value
     try:
         return cls.model_validate(read)
     except ValidationError as error:
@@ -273,7 +276,9 @@ def _validated(cls: type[M], section: str, values: Mapping[str, Any], where: str
 
 
 def _from_text(value: str) -> Any:
-    """`"[1, 2]"`, `"1,2"` and `"none"` from a command line become a list, a list and None."""
+    """`"[1, 2]"`, `"1,2"`, `"28x32"` and `"none"` from a command line become lists and None."""
+    if re.fullmatch(r"\d+x\d+", value):
+        return value.split("x")
     if re.fullmatch(r"\[.*\]|\d+(,\d+)+", value):
         try:
             return yaml.safe_load(value if value.startswith("[") else f"[{value}]")
@@ -289,4 +294,6 @@ def one_line(error: ValidationError) -> str:
     place = ".".join(str(p) for p in first["loc"] if not str(p).startswith(("tuple", "function", "int", "literal")))
     if not place:
         return f"settings: {message}"
-    return f"{place} = {first['input']!r}: {message[0].lower()}{message[1:]}"
+    given = repr(first["input"])
+    given = given if len(given) <= 60 else f"{given[:57]}..."
+    return f"{place} = {given}: {message[0].lower()}{message[1:]}"

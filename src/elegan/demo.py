@@ -34,7 +34,7 @@ def demo(out: Path, budget: str) -> int:
         preset = pick_preset()
         asked = configure(preset)
     with stop_on_signals() as stop:
-        show(events(asked, folder, length, explicit=not folder.exists, stop=stop), folder.path)
+        show(events(asked, folder, length, stop=stop), folder.path)
     if stop.signal:
         return 128 + stop.signal
     return report(out)

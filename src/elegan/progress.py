@@ -21,10 +21,15 @@ def show(events: Iterable[Event], folder: Path, console: Console | None = None) 
     """Print events as they come; returns the last one."""
     console = console or Console(highlight=False, soft_wrap=not sys.stdout.isatty())
     last: Event | None = None
+    planned = False
     view = _Bar(console, folder) if console.is_terminal else _Lines(console, folder)
     try:
         for event in events:
-            view(event)
+            planned = planned or isinstance(event, Planned)
+            if isinstance(event, Finished) and not planned:
+                view.line(f"{folder}: has seen its {event.images:,} images; --images N makes it train longer")
+            else:
+                view(event)
             last = event
     finally:
         view.close()

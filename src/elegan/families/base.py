@@ -24,7 +24,9 @@ from torch import Tensor, nn
 class FamilyConfig(BaseModel):
     """What every family's settings share: frozen, strict about keys, documented by attribute docstrings."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True, allow_inf_nan=False
+    )
 
     batch: int = Field(64, gt=0)
     """Real images in a batch."""

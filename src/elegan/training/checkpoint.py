@@ -2,9 +2,9 @@
 
 A checkpoint `00012800` (images seen) is two files. `.safetensors` holds every tensor under a path such as
 `nets/G/layers.0.weight` or `optimizers/D/0/exp_avg`. `.json`, written last, holds the format version, the
-counters, the optimisers' settings, and the size and SHA-256 of the tensors: without it the checkpoint does not
-exist, and one that does not match it is damaged. Each file is written beside its place, flushed to the disk,
-then renamed.
+counters, the optimisers' settings, the size and SHA-256 of the tensors, and its own SHA-256: without it the
+checkpoint does not exist, and one that does not match is damaged. Each file is written beside its place, flushed
+to the disk, then renamed.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ def save(folder: Path, parts: Parts, counters: Mapping[str, Any]) -> Path:
         "bytes": len(data),
         "sha256": hashlib.sha256(data).hexdigest(),
     }
+    meta["self"] = digest_of(meta)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_bytes(stem.with_suffix(".safetensors"), data)
@@ -64,36 +65,48 @@ def save(folder: Path, parts: Parts, counters: Mapping[str, Any]) -> Path:
     return stem.with_suffix(".json")
 
 
+def digest_of(meta: Mapping[str, Any]) -> str:
+    """The SHA-256 of a checkpoint's JSON but for its own entry."""
+    rest = {key: value for key, value in meta.items() if key != "self"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
 def listing(folder: Path) -> list[Path]:
     """The checkpoints' JSON files, newest first."""
-    return sorted((p for p in folder.glob("*.json") if p.stem.isdigit()), reverse=True)
+    found = (p for p in folder.glob("*.json") if p.stem.isdecimal())
+    return sorted(found, key=lambda p: int(p.stem), reverse=True)
 
 
-def prune(folder: Path, keep: int) -> None:
-    """Delete all but the newest `keep` checkpoints, and tensors whose JSON was never written."""
-    for old in listing(folder)[keep:]:
-        old.unlink(missing_ok=True)
-        old.with_suffix(".safetensors").unlink(missing_ok=True)
-    named = {p.stem for p in listing(folder)}
-    for tensors in folder.glob("*.safetensors"):
-        if tensors.stem not in named:
-            tensors.unlink(missing_ok=True)
+def prune(folder: Path, keep: int, latest: Path) -> None:
+    """Delete all but `keep` checkpoints up to `latest`, the one just written, and what a killed process left.
+
+    Those after it are damaged, or the run would have gone on from them.
+    """
+    past = [path for path in listing(folder) if int(path.stem) <= int(latest.stem)]
+    kept = {path.stem for path in past[:keep]}
+    for old in listing(folder):
+        if old.stem not in kept:
+            old.unlink(missing_ok=True)
+    for file in [*folder.glob("*.safetensors"), *folder.glob(".*.tmp")]:
+        if file.stem not in kept:
+            file.unlink(missing_ok=True)
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors (on the CPU) and the JSON of one checkpoint. Raises Damaged unless it is whole."""
     try:
         meta = json.loads(path.read_text(encoding="utf-8"))
-        counters = meta["counters"]
-        size, digest, version = int(meta["bytes"]), str(meta["sha256"]), int(meta["format"])
-        int(counters["images"]), int(counters["steps"])
-        settings = meta["optimizers"]
-        if not isinstance(settings, dict):
-            raise TypeError("no optimisers")
+        version, size, digest, images = meta["format"], meta["bytes"], meta["sha256"], meta["counters"]["images"]
+        own = digest_of(meta)
+        if version == FORMAT and (meta.get("self", own) != own or images != int(path.stem)):
+            raise ValueError("its content does not match its checksum")
+        if not isinstance(meta["optimizers"], dict):
+            raise TypeError("optimizers is not a table")
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise Damaged(f"{path.name}: not a checkpoint ({type(error).__name__}: {error})") from None
+        reason = f"no {error}" if isinstance(error, KeyError) else str(error)
+        raise Damaged(f"{path.name}: not a checkpoint ({reason})") from None
     if version != FORMAT:
-        raise Damaged(f"{path.name}: format {version}, this version of elegan reads {FORMAT}")
+        raise Damaged(f"{path.name}: format {version!r}, this version of elegan reads {FORMAT}")
     tensors_path = path.with_suffix(".safetensors")
     try:
         data = tensors_path.read_bytes()
@@ -105,7 +118,7 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise Damaged(f"{tensors_path.name}: its content does not match its checksum")
     try:
         return load_tensors(data), meta
-    except SafetensorError as error:
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise Damaged(f"{tensors_path.name}: {error}") from None
 
 

@@ -27,7 +27,7 @@ from PIL import Image
 
 from elegan.config import RunConfig, parse, read_file
 from elegan.errors import UserError, nearest
-from elegan.images import save_gif, save_png, write_bytes
+from elegan.images import MODES, save_gif, save_png, write_bytes
 
 GIF_FRAMES, GIF_SIDE = 60, 400
 
@@ -50,15 +50,20 @@ class RunFolder:
         """Whether a run was started here."""
         return (self / "config.yaml").is_file()
 
-    def create(self, config: RunConfig, data: dict[str, Any]) -> None:
-        """Start a run here. Raises UserError when the folder holds something else or cannot be written."""
-        if self.path.exists() and not self.path.is_dir():
-            raise UserError(f"{self.path}: is a file; --out needs a folder")
-        if self.path.is_dir() and any(p.name != ".lock" for p in self.path.iterdir()):
+    def check_free(self) -> None:
+        """Raise UserError when the folder holds something that is not a run."""
+        started = {".lock", "data.json", "real.png"}  # what a process killed while it started a run leaves behind
+        if any(p.name not in started and p.suffix != ".tmp" for p in self.path.iterdir()):
             raise UserError(f"{self.path}: is not empty and not a run folder (no config.yaml); choose another --out")
+
+    def create(self, config: RunConfig, data: dict[str, Any], sheet: np.ndarray) -> None:
+        """Start a run here, with a picture of real images: config.yaml, written last, makes it a run folder.
+
+        Raises UserError when the folder cannot be written.
+        """
         try:
-            (self / "grids").mkdir(parents=True, exist_ok=True)
             self.write("data.json", json.dumps(data, indent=1))
+            save_png(self / "real.png", sheet)
             self.write_config(config)
         except OSError as error:
             raise UserError(f"{self.path}: cannot be written ({error.strerror}); choose another --out") from None
@@ -89,13 +94,17 @@ class RunFolder:
         """What the run's data was. Raises UserError when the file is missing or damaged."""
         try:
             data = json.loads((self / "data.json").read_text(encoding="utf-8"))
-            sizes = [int(data[key]) for key in ("channels", "height", "width", "classes")]
-            if min(sizes[:3]) < 1 or sizes[3] < 0:
+            sizes = [data[key] for key in ("channels", "height", "width", "classes", "count")]
+            if not all(type(n) is int and 0 <= n < 2**40 for n in sizes) or min(sizes[1:3]) < 1:
                 raise ValueError(f"sizes {sizes}")
-            if not isinstance(data["class_names"], list) or not isinstance(data["fingerprint"], str):
-                raise TypeError("class names or fingerprint")
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{self / 'data.json'}: damaged ({error}); restore it from a copy") from None
+            if sizes[0] not in MODES or len(data["class_names"]) != sizes[3]:
+                raise ValueError(f"{sizes[0]} channels, {sizes[3]} classes, {len(data['class_names'])} class names")
+            texts = [data["name"], data["fingerprint"], *data["class_names"]]
+            if not all(isinstance(text, str) for text in texts):
+                raise ValueError("a name is not a text")
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            reason = f"no {error}" if isinstance(error, KeyError) else str(error)
+            raise UserError(f"{self / 'data.json'}: damaged ({reason}); restore it from a copy") from None
         return data
 
     def _siblings(self) -> str:
@@ -107,6 +116,8 @@ class RunFolder:
     def lock(self) -> Iterator[None]:
         """Hold the folder: a second training process is turned away. The system lets go when the process dies."""
         fresh = not self.path.exists()
+        if not fresh and not self.path.is_dir():
+            raise UserError(f"{self.path}: is a file; --out needs a folder")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             handle = (self / ".lock").open("w")
@@ -115,6 +126,8 @@ class RunFolder:
         with handle:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.fstat(handle.fileno()).st_ino != (self / ".lock").stat().st_ino:
+                    raise FileExistsError  # its owner deleted it between our opening and locking it
             except OSError:
                 raise UserError(
                     f"{self.path}: another process is training here; wait, or choose another --out"
@@ -131,8 +144,9 @@ class RunFolder:
         rows = []
         with contextlib.suppress(FileNotFoundError):
             for line in (self / name).read_text(encoding="utf-8").splitlines():
-                with contextlib.suppress(json.JSONDecodeError):
-                    rows.append(json.loads(line))
+                with contextlib.suppress(ValueError, KeyError, TypeError):
+                    row = json.loads(line)
+                    rows.append(row | {"images": int(row["images"])})
         return rows
 
     def append(self, row: dict[str, Any], name: str = "stats.jsonl") -> None:
@@ -143,16 +157,17 @@ class RunFolder:
     def rewind(self, images: int) -> None:
         """Drop what was recorded after `images`: a run that goes on from a checkpoint records it anew."""
         for name in ("stats.jsonl", "scores.jsonl"):
-            rows = self.stats(name)
-            if rows:
-                self.write(name, "".join(json.dumps(row) + "\n" for row in rows if row["images"] <= images))
+            if (self / name).is_file():
+                rows = [row for row in self.stats(name) if row["images"] <= images]
+                self.write(name, "".join(json.dumps(row) + "\n" for row in rows))
         for path in self.grids():
             if int(path.stem) > images:
                 path.unlink()
 
     def grids(self) -> list[Path]:
         """The sample grids, oldest first."""
-        return sorted(p for p in (self / "grids").glob("*.png") if p.stem.isdigit())
+        found = (p for p in (self / "grids").glob("*.png") if p.stem.isdecimal())
+        return sorted(found, key=lambda p: int(p.stem))
 
     def save_grid(self, images: int, picture: np.ndarray) -> Path:
         """Save a sample grid uint8 (H, W, C) and make it the latest."""

@@ -45,10 +45,13 @@ class Progress:
 
     @classmethod
     def from_dict(cls, counters: dict[str, Any], device: torch.device) -> Progress:
-        """Read back from a checkpoint."""
-        progress = cls(counters["images"], counters["steps"], counters["seconds"])
-        progress.sums.steps, sums = counters["sums"]
-        progress.sums.sums = {name: torch.tensor(value, device=device) for name, value in sums.items()}
+        """Read back from a checkpoint. Raises UserError when a counter is missing or no number."""
+        try:
+            progress = cls(int(counters["images"]), int(counters["steps"]), float(counters["seconds"]))
+            progress.sums.steps, sums = counters["sums"]
+            progress.sums.sums = {name: torch.tensor(float(v), device=device) for name, v in sums.items()}
+        except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
+            raise UserError(f"the checkpoint's counters are damaged ({type(error).__name__}: {error})") from None
         return progress
 
 
@@ -116,7 +119,7 @@ def save(model: Family, folder: RunFolder, at: Progress, keep: int) -> Saved:
             if value.is_floating_point() and not bool(torch.isfinite(value).all()):
                 raise UserError(_diverged(f"{name}'s {key}", at.images, folder))
     path = checkpoint.save(folder.checkpoints, model.parts, at.to_dict())
-    checkpoint.prune(folder.checkpoints, keep)
+    checkpoint.prune(folder.checkpoints, keep, path)
     return Saved(at.images, path)
 
 

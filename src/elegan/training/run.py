@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,10 @@ import torch
 from PIL import Image
 
 from elegan import families
-from elegan.config import MAY_CHANGE, RunConfig, build, differences, flatten, read_file
+from elegan.config import MAY_CHANGE, RunConfig, build, differences, flatten, read_file, seconds
 from elegan.data import Dataset, open_data
 from elegan.errors import UserError
 from elegan.families.base import ImageSpec
-from elegan.images import save_png
 from elegan.training import checkpoint
 from elegan.training.engine import Engine, describe_device, peak_memory, pick_device
 from elegan.training.events import Event, Finished, Grid, Planned, Scores, Step, Stopped, Warned
@@ -43,23 +43,42 @@ def configure(
     precision: str | None = None,
     config: str | os.PathLike[str] | Mapping[str, Any] | None = None,
     settings: Mapping[str, Any] | None = None,
+    base: RunConfig | None = None,
 ) -> RunConfig:
     """The configuration that these arguments ask for, before it is planned.
 
-    Later sources win: the preset, the file (or dict) `config`, `settings`, then the named arguments. Raises
-    UserError for anything unknown or of the wrong type.
+    Later sources win: the preset, the file (or dict) `config`, `settings`, then the named arguments. `base` is
+    an existing run's: where no preset is named, all that is not asked for stays as it is there. Raises UserError
+    for anything unknown or of the wrong type.
     """
     content = dict(config) if isinstance(config, Mapping) else read_file(Path(config)) if config else {}
-    preset = preset or content.pop("preset", None) or families.DEFAULT_PRESET
-    family, recipe = families.preset(preset)
+    preset = preset or content.pop("preset", None)
     for key in ("preset", "version"):
         content.pop(key, None)
+    if preset is None and base is not None:
+        preset, family, model = base.preset, base.family, base.model
+        start = {"data": base.data.model_dump(), "train": base.train.model_dump(exclude={"images", "budget"})}
+    else:
+        preset = families.DEFAULT_PRESET if preset is None else preset
+        if not isinstance(preset, str):
+            raise UserError(f"a preset is named by a text, not {preset!r} (`elegan presets` lists them)")
+        family, recipe = families.preset(preset)
+        model, start = recipe.config, {"data": {"source": recipe.data}}
     if content.pop("family", family) != family:
         raise UserError(f"preset {preset!r} is of family {family!r}; drop `family` from the configuration")
-    overrides = {"data.source": recipe.data} | flatten(content) | dict(settings or {})
+    overrides = flatten(content) | dict(settings or {})
     named = {"data.source": data, "train.seed": seed, "train.device": device, "train.precision": precision}
     overrides |= {key: str(value) for key, value in named.items() if value is not None}
-    return build(preset, family, recipe.config, overrides=overrides)
+    return build(preset, family, model, **start, overrides=overrides)
+
+
+def prepare(out: str | os.PathLike[str] | None, *args: Any, **options: Any) -> tuple[RunFolder, RunConfig]:
+    """The folder of a run and the configuration asked for; the other arguments are those of `configure`."""
+    if out is None:
+        config = configure(*args, **options)
+        return RunFolder(default_folder(config)), config
+    folder = RunFolder(out)
+    return folder, configure(*args, **options, base=folder.config() if folder.exists else None)
 
 
 def default_folder(config: RunConfig) -> Path:
@@ -78,29 +97,42 @@ def events(
     folder: RunFolder,
     length: Mapping[str, Any],
     *,
-    explicit: bool = True,
-    stop: Any = lambda: False,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Event]:
     """Start a run in `folder`, or continue the one that is there, and yield what happens.
 
-    `length` has at most one of budget, images, epochs, steps. With `explicit` false (nothing but the folder
-    was named) an existing run's own configuration is taken. Raises UserError when the folder holds a run of
-    another configuration or data.
+    `length` has at most one of budget, images, epochs, steps. `stop` is first asked when nothing but training
+    is left to do, then after every step. Raises UserError when the folder holds a run of another configuration
+    or data.
     """
-    length = {key: value for key, value in length.items() if value}
-    if len(length) > 1:
-        raise UserError(f"give one of --{', --'.join(LENGTHS)}, not several")
-    with folder.lock():
-        yield from _start(config, folder, dict(length), explicit, stop)
-
-
-def _start(config: RunConfig, folder: RunFolder, length: dict, explicit: bool, stop: Any) -> Iterator[Event]:
+    length = check_length(length)
     if not length:  # --set images=... and --set budget=... mean the same as the flags
-        settings = {"images": config.train.images, "budget": config.train.budget}
-        length = {key: value for key, value in settings.items() if value and explicit}
+        length = check_length({"images": config.train.images or None})
+    if not length:
+        length = check_length({"budget": config.train.budget})
+    with folder.lock():
+        yield from _start(config, folder, length, stop)
+
+
+def check_length(length: Mapping[str, Any]) -> dict[str, Any]:
+    """The one length that is given, or none; UserError for several, or one that is not a number above zero."""
+    given = {key: value for key, value in length.items() if value is not None}
+    if len(given) > 1:
+        raise UserError(f"give one of --{', --'.join(LENGTHS)}, not several")
+    for key, value in given.items():
+        if key == "budget":
+            seconds(str(value))
+        elif not isinstance(value, Real) or not 0 < float(value) < 1e15:
+            raise UserError(f"{key}={value!r} is not a length; give a number above 0")
+    return given
+
+
+def _start(config: RunConfig, folder: RunFolder, length: dict, stop: Callable[[], bool]) -> Iterator[Event]:
     going_on = folder.exists
     if going_on:
-        config = merge(folder.config(), config if explicit else None, folder)
+        config = merge(folder.config(), config, folder)
+    else:
+        folder.check_free()
     dataset = open_split(config, "train")
     yield from (Warned(note) for note in [*dataset.notes, *(f"left out: {s}" for s in dataset.skipped)])
     spec = ImageSpec(dataset.channels, dataset.height, dataset.width, dataset.classes)
@@ -112,12 +144,14 @@ def _start(config: RunConfig, folder: RunFolder, length: dict, explicit: bool, s
     if going_on:
         model, engine, at, planned = yield from _continue(config, folder, dataset, spec, length)
         config = folder.config()
+        stop()
     else:
         config, engine, planned = plan(config, spec, feed_for, length)
-        folder.create(config, describe_data(dataset))
-        save_png(folder / "real.png", dataset.sheet(n=80))
         model, at = build_model(config, spec, engine), Progress()
-    yield Planned(**(vars(planned) | {"data": str(dataset)}))
+        stop()
+        folder.create(config, describe_data(dataset), dataset.sheet(n=80))
+    if at.images < config.train.images:
+        yield Planned(**(vars(planned) | {"data": str(dataset)}))
 
     score = None
     if config.train.score_every:
@@ -148,8 +182,8 @@ def _continue(config: RunConfig, folder: RunFolder, dataset: Dataset, spec: Imag
     was = folder.data()
     if was["fingerprint"] != dataset.fingerprint:
         raise UserError(
-            f"{folder.path}: the data has changed since this run started ({was['name']!r}, {was['count']:,} images); "
-            "bring it back, or choose another --out"
+            f"{folder.path}: this run started on other data ({was['name']!r}, {was['count']:,} images, as they were "
+            f"then) than {config.data.source!r} is now; name that data with --data, or choose another --out"
         )
     engine = Engine(pick_device(config.train.device), config.train.precision)
     with enough_memory(config):
@@ -159,16 +193,18 @@ def _continue(config: RunConfig, folder: RunFolder, dataset: Dataset, spec: Imag
         tensors, meta, faults = checkpoint.newest(folder.checkpoints)
     except FileNotFoundError:
         faults = []
+        if folder.stats():
+            yield Warned("there is no checkpoint; starting again from the first image")
     else:
         checkpoint.restore(model.parts, tensors, meta["optimizers"])
         at = Progress.from_dict(meta["counters"], engine.device)
     for fault in faults:
         yield Warned(f"damaged checkpoint passed over: {fault}")
-    folder.rewind(at.images)
 
     per_step = images_per_step(model)
     step_seconds = at.seconds / max(at.steps, 1)
-    if length and length != {"budget": config.train.budget}:
+    budget = config.train.budget
+    if length and not (budget and "budget" in length and seconds(length["budget"]) == seconds(budget)):
         if "budget" in length:
             raise UserError(
                 f"{folder.path}: this run was planned for {config.train.images:,} images; give --images to train "
@@ -184,6 +220,7 @@ def _continue(config: RunConfig, folder: RunFolder, dataset: Dataset, spec: Imag
             yield Warned(f"the plan changes from {config.train.images:,} to {images:,} images")
             update = {"images": images, "budget": None}
             config = config.model_copy(update={"train": config.train.model_copy(update=update)})
+    folder.rewind(at.images)
     folder.write_config(config)
     left = config.train.images - at.images
     planned = Planned(
@@ -207,10 +244,8 @@ def _continue(config: RunConfig, folder: RunFolder, dataset: Dataset, spec: Imag
     return model, engine, at, planned
 
 
-def merge(old: RunConfig, new: RunConfig | None, folder: RunFolder) -> RunConfig:
+def merge(old: RunConfig, new: RunConfig, folder: RunFolder) -> RunConfig:
     """The configuration under which an existing run goes on. UserError when `new` asks for another run."""
-    if new is None:
-        return old
     # what was `auto` or 0 was resolved when the run was planned
     asked = new.train.model_dump()
     resolved = {k: v for k, v in old.train.model_dump().items() if asked[k] in (None, 0, "auto") and k != "seed"}
@@ -249,13 +284,12 @@ def train(
     `epochs`, `steps` says how long; else the recipe does. `settings` are the recipe's own settings, such as
     `batch=32`. `show` prints progress. An interrupt saves and then raises KeyboardInterrupt.
     """
-    named = (preset, data, seed, device, precision, config, *settings.values())
-    explicit = any(value is not None for value in named)
-    asked = configure(preset, data, seed=seed, device=device, precision=precision, config=config, settings=settings)
-    folder = RunFolder(out or default_folder(asked))
+    folder, asked = prepare(
+        out, preset, data, seed=seed, device=device, precision=precision, config=config, settings=settings
+    )
     length = {"budget": budget, "images": images, "epochs": epochs, "steps": steps}
     with stop_on_signals() as stop:
-        stream = events(asked, folder, length, explicit=explicit or out is None, stop=stop)
+        stream = events(asked, folder, length, stop=stop)
         if show:
             from elegan.progress import show as show_events
 
@@ -264,32 +298,41 @@ def train(
             for _ in stream:
                 pass
     if stop.signal:
-        raise KeyboardInterrupt
+        raise Interrupted(stop.signal)
     return Run(folder.path)
 
 
+class Interrupted(KeyboardInterrupt):
+    """The process was asked to stop, by this signal."""
+
+    def __init__(self, signal: int) -> None:
+        super().__init__(f"signal {signal}")
+        self.signal = signal
+
+
 class StopRequest:
-    """Whether the process was asked to stop, and by which signal."""
+    """Whether the process was asked to stop, and by which signal. From the first question on, signals wait."""
 
     def __init__(self) -> None:
         self.signal = 0
+        self.waits = False
 
     def __call__(self) -> bool:
+        self.waits = True
         return self.signal != 0
 
 
 @contextlib.contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """Within the block, the first SIGINT or SIGTERM asks for a stop after the step; a second one ends at once."""
+    """Within the block SIGINT or SIGTERM asks for a stop after the step; before training, or twice, it interrupts."""
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
 
     def handle(number: int, frame: Any) -> None:
-        if request.signal:
-            signal.signal(number, signal.SIG_DFL)
-            raise KeyboardInterrupt
+        if request.signal or not request.waits:
+            raise Interrupted(number)
         request.signal = number
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -18,7 +18,7 @@ from elegan.errors import UserError, nearest
 from elegan.families.base import Family, ImageSpec
 from elegan.images import grid, png_bytes, save_png, to_uint8, write_bytes
 from elegan.training import checkpoint
-from elegan.training.engine import Engine, pick_device
+from elegan.training.engine import Engine, available_memory, pick_device
 from elegan.training.folder import RunFolder
 
 
@@ -76,26 +76,25 @@ class Run:
         return self.folder.stats()
 
     def labels(self, wanted: str | Sequence[int | str] | int, n: int) -> np.ndarray:
-        """Labels (n,) int64 from `"balanced"`, `"0,3"`, `"sneaker"` or a list of either, repeated in turn."""
+        """Labels (n,) int64 from `"balanced"`, `"0,3"`, `"sneaker"`, or a list or array of either, in turn."""
         if not self.conditional:
             raise UserError(f"{self.path}: is not conditional, it cannot be asked for labels; leave them out")
         if isinstance(wanted, str):
             if wanted == "balanced":
                 return np.arange(n) % self.spec.classes
-            wanted = [wanted] if wanted in self.class_names else wanted.split(",")
-        items = [wanted] if isinstance(wanted, int) else list(wanted)
-        found = [self._label(item) for item in items]
+            wanted = [wanted] if wanted.lower() in map(str.lower, self.class_names) else wanted.split(",")
+        found = [self._label(item) for item in np.asarray(wanted).ravel().tolist()]
         if not found:
             raise UserError("no labels given; use numbers, names or 'balanced'")
         return np.resize(np.array(found, np.int64), n)
 
     def _label(self, item: int | str) -> int:
         text = str(item).strip()
-        if text.isdigit() and int(text) < self.spec.classes:
-            return int(text)
         lower = {name.lower(): i for i, name in enumerate(self.class_names)}
-        if text.lower() in lower:
-            return lower[text.lower()]
+        if isinstance(item, str) and text.lower() in lower:
+            return lower[text.lower()]  # also where classes are called 1, 2, 3: a name comes before a number
+        if text.isdecimal() and len(text) < 10 and int(text) < self.spec.classes:
+            return int(text)
         names = ", ".join(f"{i} {name}" for i, name in enumerate(self.class_names[:20]))
         hint = nearest(text, self.class_names)
         raise UserError(f"unknown label {text!r}{hint if hint.startswith('; did') else f'; known: {names}'}")
@@ -118,6 +117,7 @@ class Run:
         chosen = None
         if labels is not None or self.conditional:
             chosen = self.labels("balanced" if labels is None else labels, n)
+        check_memory_for(n, self.spec)
         images, _ = draw(self.model, n, chosen, seed, truncation)
         return Samples(images, chosen, self.class_names)
 
@@ -215,6 +215,16 @@ def draw(
     wanted = None if labels is None else torch.from_numpy(np.asarray(labels, np.int64))
     samples = model.sample(n, wanted, seed, truncation)
     return np.ascontiguousarray(to_uint8(samples).permute(0, 2, 3, 1).numpy()), labels
+
+
+def check_memory_for(n: int, spec: ImageSpec) -> None:
+    """Turn away more samples than memory holds: as float32, as uint8, and once more while they are reordered."""
+    needed, free = 6 * n * spec.channels * spec.height * spec.width, available_memory(torch.device("cpu"))
+    if free is not None and needed > 0.9 * free:
+        raise UserError(
+            f"{n:,} samples need {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free; draw fewer at a time, with "
+            "another --seed each"
+        )
 
 
 def load(path: str | os.PathLike[str], device: str = "auto") -> Run:
