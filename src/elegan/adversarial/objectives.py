@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -65,22 +66,38 @@ def linear_G(fake_logits: Tensor) -> Tensor:
 
 
 class Objective(NamedTuple):
-    """The losses of a game. `threshold` is the logit above which D calls a picture real."""
+    """The losses of a game.
+
+    `threshold` is the logit above which D calls a picture real; `has_targets`: the targets enter; `steep`: D's loss
+    on a fake with target 0 is flat nowhere.
+    """
 
     D_real: Callable[[Tensor, Tensor], Tensor]
     D_fake: Callable[[Tensor, Tensor], Tensor]
     G: Callable[[Tensor], Tensor]
     threshold: float
     has_targets: bool
+    steep: bool
 
 
 OBJECTIVES = {
-    "minimax": Objective(cross_entropy_D, cross_entropy_D, minimax_G, 0.0, True),
-    "nonsaturating": Objective(cross_entropy_D, cross_entropy_D, nonsaturating_G, 0.0, True),
-    "least-squares": Objective(least_squares_D, least_squares_D, least_squares_G, 0.5, True),
-    "hinge": Objective(hinge_D_real, hinge_D_fake, linear_G, 0.0, False),
-    "wasserstein": Objective(wasserstein_D_real, wasserstein_D_fake, linear_G, 0.0, False),
+    "minimax": Objective(cross_entropy_D, cross_entropy_D, minimax_G, 0.0, True, True),
+    "nonsaturating": Objective(cross_entropy_D, cross_entropy_D, nonsaturating_G, 0.0, True, True),
+    "least-squares": Objective(least_squares_D, least_squares_D, least_squares_G, 0.5, True, False),
+    "hinge": Objective(hinge_D_real, hinge_D_fake, linear_G, 0.0, False, False),
+    "wasserstein": Objective(wasserstein_D_real, wasserstein_D_fake, linear_G, 0.0, False, True),
 }
+
+
+def slope_ratio(objective: Objective, fake_logits: Tensor) -> Tensor:
+    """dG_loss/dlogit over dD_loss/dlogit at fakes with target 0: (N,) float32, for `steep` objectives.
+
+    Logits below -30, where D's slope is less than 1e-13, count as -30.
+    """
+    logits = fake_logits.detach().float().clamp(min=-30).requires_grad_()
+    (of_G,) = torch.autograd.grad(objective.G(logits), logits)
+    (of_D,) = torch.autograd.grad(objective.D_fake(logits, torch.zeros_like(logits)), logits)
+    return of_G / of_D
 
 
 def share_above(logits: Tensor, threshold: float) -> Tensor:

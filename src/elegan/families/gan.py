@@ -20,7 +20,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from elegan.adversarial.objectives import OBJECTIVES, share_above
+from elegan.adversarial.objectives import OBJECTIVES, share_above, slope_ratio
 from elegan.adversarial.stabilizers import (
     clip_weights,
     ema_decay,
@@ -116,6 +116,11 @@ class Config(FamilyConfig):
     ema_half_life: int = Field(0, ge=0)
     """Average G's weights, halving a step's share every so many images; samples come from the average (0: do not)."""
 
+    @property
+    def softened(self) -> bool:
+        """Whether D's targets differ from 1 and 0."""
+        return bool(self.label_smoothing or self.label_noise or self.label_flip)
+
     @model_validator(mode="after")
     def _agrees(self) -> Config:
         if self.network != "mlp":
@@ -123,8 +128,7 @@ class Config(FamilyConfig):
                 raise ValueError("G_widths, G_strides and G_kernels need one number per layer each")
             if not len(self.D_widths) == len(self.D_strides) == len(self.D_kernels):
                 raise ValueError("D_widths, D_strides and D_kernels need one number per layer each")
-        softened = self.label_smoothing or self.label_noise or self.label_flip
-        if softened and not OBJECTIVES[self.objective].has_targets:
+        if self.softened and not OBJECTIVES[self.objective].has_targets:
             raise ValueError(f"label_smoothing, label_noise and label_flip do not apply to {self.objective!r}")
         if self.updates == "shared" and (self.D_steps, self.G_steps) != (1, 1):
             raise ValueError("updates=shared takes one D and one G update: leave D_steps and G_steps at 1")
@@ -218,17 +222,30 @@ class Model(Family):
         return {"G_loss": loss.detach()}
 
     def learn_together(self, real: Tensor, labels: Tensor | None) -> dict[str, Tensor]:
-        """Both updates from one forward pass; each gradient is taken before either network moves."""
+        """Both updates from one forward pass; each gradient is taken before either network moves.
+
+        D scores each picture by itself, so G's gradient at a fake is D's, times the ratio of the losses' slopes at
+        its logit: one backward pass through D serves both. Where D's loss can be flat (hinge, soft targets), the
+        ratio does not exist and G's gradient takes a pass of its own.
+        """
         fake = self.generate(len(real), labels)
         judged = fake.detach().requires_grad_()  # D's graph ends here: its backward must not enter G
         real_logits, fake_logits = self.judge(real, judged, labels)
         D_loss = self.loss_on_real(real_logits) + self.loss_on_fake(fake_logits)
         G_loss = self.objective.G(fake_logits)
 
-        (fake_grad,) = torch.autograd.grad(G_loss, judged, retain_graph=True)
-        minimize(D_loss, self.D_adam)
+        self.D_adam.zero_grad()
+        if self.objective.steep and not self.config.softened:
+            D_loss.backward()
+            ratio = slope_ratio(self.objective, fake_logits)
+            assert judged.grad is not None
+            fake_grad = judged.grad * ratio[:, None, None, None]
+        else:
+            (fake_grad,) = torch.autograd.grad(G_loss, judged, retain_graph=True)
+            D_loss.backward()
+        self.D_adam.step()
         self.G_adam.zero_grad()
-        fake.backward(fake_grad)
+        fake.backward(fake_grad.to(fake.dtype))
         self.G_adam.step()
         logs = {"D_loss": D_loss.detach(), "G_loss": G_loss.detach()}
         return logs | self.accuracy(real_logits, fake_logits)

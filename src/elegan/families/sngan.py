@@ -4,7 +4,7 @@ Every layer of D is divided by its largest singular value, which keeps D's slope
 label enters G through batch norms whose scale and shift depend on the class, and D through an inner product of
 its features with a class embedding, D(x, y) = y^T V phi(x) + psi(phi(x)). Without labels both fall away.
 
-Deviations, for quality per minute on a CPU: one D step per G step, on the same fakes; D's first layer works on
+Deviations, for quality per minute on a CPU: one D step per G step; D's first layer works on
 2x2 blocks of pixels, half the picture's side, since layers with one channel run at a twentieth of the speed;
 learning rates fall to zero over the run; samples come from averaged weights.
 """
@@ -153,17 +153,19 @@ class Model(Family):
         set_learning_rate(self.D_adam, cfg.D_lr * rate)
         self.G.train()
         self.D.train()
-        fake = self.G(torch.randn(n, cfg.z_dim, device=real.device), labels)  # (n, C, H, W)
 
         # (1) Discriminator, on real and fake in one pass
+        with torch.no_grad():
+            fake = self.G(torch.randn(n, cfg.z_dim, device=real.device), labels)  # (n, C, H, W)
         both = None if labels is None else torch.cat([labels, labels])
-        real_logits, fake_logits = self.D(torch.cat([real, fake.detach()]), both).chunk(2)
+        real_logits, fake_logits = self.D(torch.cat([real, fake]), both).chunk(2)
         ones, zeros = torch.ones_like(real_logits), torch.zeros_like(fake_logits)
         D_loss = self.objective.D_real(real_logits, ones) + self.objective.D_fake(fake_logits, zeros)
         minimize(D_loss, self.D_adam)
 
-        # (2) Generator, on the same fakes before the D that has just learnt from them
+        # (2) Generator, on new fakes: D has just learnt those above by heart, and G would lose variety on them
         with frozen(self.D):
+            fake = self.G(torch.randn(n, cfg.z_dim, device=real.device), labels)
             G_loss = self.objective.G(self.D(fake, labels))
             minimize(G_loss, self.G_adam)
 

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from elegan.errors import UserError
 from elegan.networks.layers import (
     Crop,
+    Dropout,
     FromMap,
     Sigmoid01,
     To01,
@@ -98,7 +99,7 @@ class ConvDiscriminator(nn.Module):
         for c_out, kernel, stride in zip(widths, kernels, strides, strict=True):
             layers += [conv(c_in, c_out, kernel, stride, same=same), nn.LeakyReLU(slope)]
             if dropout:
-                layers.append(nn.Dropout(dropout))
+                layers.append(Dropout(dropout))
             reach = 0 if same else kernel - 1
             height, width = -(-(height - reach) // stride), -(-(width - reach) // stride)
             c_in = c_out
@@ -106,7 +107,7 @@ class ConvDiscriminator(nn.Module):
             raise UserError(f"{shape[1]}x{shape[2]} images are too small for {len(widths)} unpadded convolutions")
         layers.append(FromMap())
         if head_dropout:
-            layers.append(nn.Dropout(head_dropout))
+            layers.append(Dropout(head_dropout))
         layers.append(nn.Linear(c_in * height * width, 1))
         self.layers = nn.Sequential(*layers).apply(init_glorot)
 

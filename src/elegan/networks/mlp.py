@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from elegan.networks.layers import FromMap, Sigmoid01, To01, ToMap, init_glorot, label_vector
+from elegan.networks.layers import Dropout, FromMap, Sigmoid01, To01, ToMap, init_glorot, label_vector
 
 
 class MLPGenerator(nn.Module):
@@ -65,7 +65,7 @@ class MLPDiscriminator(nn.Module):
         for out in widths:
             layers += [nn.Linear(features, out), nn.LeakyReLU(slope)]
             if dropout:
-                layers.append(nn.Dropout(dropout))
+                layers.append(Dropout(dropout))
             features = out
         layers.append(nn.Linear(features, 1))
         self.layers = nn.Sequential(*layers).apply(init_glorot)
