@@ -167,22 +167,27 @@ def restore(parts: Parts, tensors: Mapping[str, Tensor], settings: Mapping[str, 
     for name, net in parts.nets.items():
         load_net(net, name, tensors)
     for name, optimizer in parts.optimizers.items():
-        prefix = f"optimizers/{name}/"
-        state: dict[int, dict[str, Tensor]] = {}
-        for path, value in tensors.items():
-            if path.startswith(prefix):
-                index, _, key = path.removeprefix(prefix).partition("/")
-                state.setdefault(int(index), {})[key] = value
         if name not in settings:
             raise UserError(f"the checkpoint has no optimiser {name!r}: it was made by another version or family")
-        groups = [
-            {k: tuple(v) if isinstance(v, list) and k == "betas" else v for k, v in g.items()} for g in settings[name]
-        ]
         try:
-            optimizer.load_state_dict({"state": state, "param_groups": groups})
+            optimizer.load_state_dict(_optimizer_state(name, tensors, settings[name]))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"the checkpoint does not fit optimiser {name!r}: {error}") from None
         _lay_out_like_weights(optimizer)
+
+
+def _optimizer_state(name: str, tensors: Mapping[str, Tensor], groups: list[dict[str, Any]]) -> dict[str, Any]:
+    """What `Optimizer.load_state_dict` takes, from a checkpoint's tensors and settings."""
+    prefix = f"optimizers/{name}/"
+    state: dict[int, dict[str, Tensor]] = {}
+    for path, value in tensors.items():
+        if path.startswith(prefix):
+            index, _, key = path.removeprefix(prefix).partition("/")
+            state.setdefault(int(index), {})[key] = value
+    return {
+        "state": state,
+        "param_groups": [{k: tuple(v) if k == "betas" else v for k, v in g.items()} for g in groups],
+    }
 
 
 def _lay_out_like_weights(optimizer: torch.optim.Optimizer) -> None:
