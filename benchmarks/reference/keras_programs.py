@@ -7,8 +7,8 @@
 
 DATA is a folder with `fashion-mnist/` and `mnist/` (IDX files, gzipped or not); for `faces-dcgan` it is a
 folder of pictures or an .npz with `images`. Written are FILE.npz (`images` uint8 (N, H, W, C); for
-`digits-cgan` also `labels` int64 (N,)) and FILE.json (seconds per step, images seen, loss curves, machine,
-versions). They need TensorFlow (benchmarks/requirements-tensorflow.txt) and nothing of this package.
+`digits-cgan` also `labels` int64 (N,)), FILE.json (seconds per step, images seen, loss curves, machine,
+versions) and FILE.weights.h5 (the generator). They need TensorFlow (benchmarks/requirements-tensorflow.txt) and nothing of this package.
 
 What the recipes leave open, and what was chosen here:
 
@@ -409,6 +409,7 @@ def main() -> None:
     print(json.dumps(facts))
     if not timing:
         common.write_samples(args.out, *sample(program, generator, args.n, args.seed))
+        generator.save_weights(args.out.with_suffix(".weights.h5"))
         args.out.with_suffix(".json").write_text(json.dumps({**facts, "curves": run.loss_curves()}) + "\n")
         print(f"wrote {args.out}", file=sys.stderr)
 
