@@ -47,9 +47,7 @@ def load_mnist_like(folder: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
     for stem in ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"):
         found = [path for path in (root / f"{stem}.gz", root / stem) if path.exists()]
         if not found:
-            raise FileNotFoundError(
-                f"no {stem}(.gz) in {root}: give the data's folder with --data or ELEGAN_DATA"
-            )
+            raise FileNotFoundError(f"no {stem}(.gz) in {root}: give the data's folder with --data or ELEGAN_DATA")
         arrays.append(read_idx(found[0]))
     return arrays[0][..., None], arrays[1].astype(np.int64)
 
@@ -111,9 +109,7 @@ class Run:
     def _stop_or_snapshot(self) -> None:
         if self.report_every and self.steps % self.report_every == 0:
             shown = ", ".join(f"{name} {float(values[-1]):.3f}" for name, values in self.curves.items())
-            print(
-                f"step {self.steps}: {shown}, {self.median_seconds() * 1000:.1f} ms a step", file=sys.stderr
-            )
+            print(f"step {self.steps}: {shown}, {self.median_seconds() * 1000:.1f} ms a step", file=sys.stderr)
         if self.at_half and 0.5 <= self._done() < 1:
             self.at_half()
             self.at_half = None
@@ -163,24 +159,18 @@ def write_samples(path: Path, images: np.ndarray, labels: np.ndarray | None) -> 
 
 def arguments(names: list[str], description: str) -> argparse.ArgumentParser:
     """The flags that every reference program has."""
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", nargs="?", choices=names, help="which program")
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--iterations", "--steps", type=int, metavar="N", help="train for this many steps")
     length.add_argument("--images", type=int, metavar="N", help="train until this many real images were seen")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--data", type=Path, help="folder of the data (default: the ELEGAN_DATA variable)")
-    parser.add_argument(
-        "--out", type=Path, metavar="FILE.npz", help="where samples go; FILE.json gets the numbers"
-    )
+    parser.add_argument("--out", type=Path, metavar="FILE.npz", help="where samples go; FILE.json gets the numbers")
     parser.add_argument("-n", type=int, default=10_000, metavar="N", help="how many samples (default: 10000)")
     parser.add_argument("--half", action="store_true", help="also write FILE-half.npz half-way")
     parser.add_argument("--report", type=int, default=0, metavar="N", help="print the losses every N steps")
-    parser.add_argument(
-        "--time-only", action="store_true", help="time the steps, write no samples, print the JSON"
-    )
+    parser.add_argument("--time-only", action="store_true", help="time the steps, write no samples, print the JSON")
     parser.add_argument("--bursts", action="store_true", help="time as many steps as each line on stdin says")
     return parser
 

@@ -200,9 +200,7 @@ def _digits_discriminator() -> list[layers.Layer]:
 def digits_dcgan() -> Networks:
     """Transposed convolutions with biases, images in [0, 1]."""
     generator = keras.Sequential([keras.Input((100,)), *_digits_generator()], name="generator")
-    discriminator = keras.Sequential(
-        [keras.Input((28, 28, 1)), *_digits_discriminator()], name="discriminator"
-    )
+    discriminator = keras.Sequential([keras.Input((28, 28, 1)), *_digits_discriminator()], name="discriminator")
     return generator, discriminator
 
 

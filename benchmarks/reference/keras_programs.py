@@ -8,7 +8,8 @@
 DATA is a folder with `fashion-mnist/` and `mnist/` (IDX files, gzipped or not); for `faces-dcgan` it is a
 folder of pictures or an .npz with `images`. Written are FILE.npz (`images` uint8 (N, H, W, C); for
 `digits-cgan` also `labels` int64 (N,)), FILE.json (seconds per step, images seen, loss curves, machine,
-versions) and FILE.weights.h5 (the generator). They need TensorFlow (benchmarks/requirements-tensorflow.txt) and nothing of this package.
+versions) and FILE.weights.h5 (the generator). They need TensorFlow (benchmarks/requirements-tensorflow.txt)
+and nothing of this package.
 
 What the recipes leave open, and what was chosen here:
 
@@ -42,6 +43,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras
 import numpy as np
 import tensorflow as tf
+
 from benchmarks.reference import common, keras_networks
 from benchmarks.reference.common import Run
 
@@ -185,9 +187,7 @@ def train_fashion_dcgan(job: Job) -> None:
             real_logits = discriminator(real, training=True)
             fake_logits = discriminator(fake, training=True)
             g_loss = bce(tf.ones_like(fake_logits), fake_logits)
-            d_loss = bce(tf.ones_like(real_logits), real_logits) + bce(
-                tf.zeros_like(fake_logits), fake_logits
-            )
+            d_loss = bce(tf.ones_like(real_logits), real_logits) + bce(tf.zeros_like(fake_logits), fake_logits)
         g_weights, d_weights = generator.trainable_variables, discriminator.trainable_variables
         g_gradients, d_gradients = g_tape.gradient(g_loss, g_weights), d_tape.gradient(d_loss, d_weights)
         g_optimizer.apply_gradients(zip(g_gradients, g_weights, strict=True))
@@ -300,18 +300,14 @@ def load_pictures(path: Path, size: int = 64) -> tuple[np.ndarray, np.ndarray]:
         files = sorted(p for p in path.rglob("*") if p.suffix.lower() in {".png", ".jpg", ".jpeg"})
         if not files:
             raise FileNotFoundError(f"no pictures in {path}")
-        loaded = [
-            keras.utils.load_img(file, target_size=(size, size), interpolation="bilinear") for file in files
-        ]
+        loaded = [keras.utils.load_img(file, target_size=(size, size), interpolation="bilinear") for file in files]
         images = np.stack([np.asarray(picture) for picture in loaded])
     if images.shape[1:] != (size, size, 3):
         raise ValueError(f"{path}: images are {images.shape[1:]}, not {(size, size, 3)}")
     return images, np.zeros(len(images), np.int64)
 
 
-def sample(
-    program: Program, generator: keras.Model, n: int, seed: int
-) -> tuple[np.ndarray, np.ndarray | None]:
+def sample(program: Program, generator: keras.Model, n: int, seed: int) -> tuple[np.ndarray, np.ndarray | None]:
     """`n` images uint8 (n, H, W, C), from noise of this seed; conditional classes take turns."""
     z_size = generator.input_shape[0][-1] if program.conditional else generator.input_shape[-1]
     z = np.random.default_rng([seed, 1]).standard_normal((n, z_size), dtype=np.float32)
@@ -354,12 +350,8 @@ def as_json(counts: dict) -> str:
 def main() -> None:
     """Trains one program and writes what came of it."""
     parser = common.arguments(list(PROGRAMS), __doc__)
-    parser.add_argument(
-        "--predict", action="store_true", help="make D's fakes with predict, not predict_on_batch"
-    )
-    parser.add_argument(
-        "--summary", action="store_true", help="print the networks of all programs as JSON and stop"
-    )
+    parser.add_argument("--predict", action="store_true", help="make D's fakes with predict, not predict_on_batch")
+    parser.add_argument("--summary", action="store_true", help="print the networks of all programs as JSON and stop")
     args = parser.parse_args()
     if args.summary:
         print(as_json(summary()))
@@ -374,9 +366,7 @@ def main() -> None:
 
     program = PROGRAMS[args.name]
     folder = common.data_folder(args, parser)
-    images, labels = (
-        load_pictures(folder) if program.data == "folder" else common.load_mnist_like(folder, program.data)
-    )
+    images, labels = load_pictures(folder) if program.data == "folder" else common.load_mnist_like(folder, program.data)
     keras.utils.set_random_seed(args.seed)
     generator, discriminator = program.networks()
     half = None

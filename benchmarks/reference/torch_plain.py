@@ -17,10 +17,11 @@ import sys
 
 import numpy as np
 import torch
-from benchmarks.reference import common
-from benchmarks.reference.common import Run
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from benchmarks.reference import common
+from benchmarks.reference.common import Run
 
 BATCH, Z = 128, 100
 
