@@ -12,7 +12,7 @@ The file is found by its name: nothing is registered.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
@@ -85,7 +85,7 @@ class Preset:
     data: str
     images: int  # real images seen by the end of the recipe
     about: str  # one line for `elegan presets`
-    data_settings: Mapping[str, Any] = field(default_factory=dict)  # such as {"size": 64}
+    data_settings: dict[str, Any] = field(default_factory=dict)  # such as {"size": 64}
 
 
 class Family(ABC):

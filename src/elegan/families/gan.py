@@ -397,6 +397,7 @@ PRESETS = {
     ),
     "faces-dcgan": Preset(
         Config(batch=128, z_dim=128, G_strides=(2, 2, 2), G_bn_momentum=0.99, D_dropout=0.3, G_eval_for_D=True),
-        "garments", 20 * 60_000, "DCGAN for 64x64 colour pictures: --data FOLDER --set size=64.",
+        "garments", 20 * 60_000, "DCGAN for 64x64 colour pictures: --data FOLDER.",
+        {"size": 64, "channels": 3},
     ),
 }  # fmt: skip

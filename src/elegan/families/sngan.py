@@ -192,5 +192,8 @@ PRESETS = {
         Config(), "fashion-mnist", 10 * 60_000, "The default: good pictures, class by class, in minutes on a laptop.",
     ),
     "digits": Preset(Config(), "mnist", 5 * 60_000, "The default recipe on handwritten digits."),
-    "garments": Preset(Config(), "garments", 10 * 60_000, "The default recipe on drawn garments, no download."),
+    "garments": Preset(
+        Config(), "garments", 10 * 60_000, "The default recipe on drawn garments, 64x64 in colour.",
+        {"size": 64, "channels": 3},
+    ),
 }  # fmt: skip

@@ -63,7 +63,7 @@ def configure(
         if not isinstance(preset, str):
             raise UserError(f"a preset is named by a text, not {preset!r} (`elegan presets` lists them)")
         family, recipe = families.preset(preset)
-        model, start = recipe.config, {"data": {"source": recipe.data}}
+        model, start = recipe.config, {"data": {"source": recipe.data} | recipe.data_settings}
     if content.pop("family", family) != family:
         raise UserError(f"preset {preset!r} is of family {family!r}; drop `family` from the configuration")
     overrides = flatten(content) | dict(settings or {})
