@@ -20,10 +20,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any
 
 from elegan import __version__
-from elegan.config import DataConfig, TrainConfig, duration, read_file
+from elegan.config import DataConfig, TrainConfig, choices, duration, read_file
 from elegan.errors import UserError
 
 NARROWEST, PAPER = 60, 100  # columns: of any terminal, and where there is none
@@ -225,7 +225,7 @@ def preset_settings(name: str) -> Report:
 
     family, preset = families.preset(name)
     train = TrainConfig(images=preset.images)
-    sections = {"data": DataConfig(source=preset.data), "train": train, "model": preset.config}
+    sections = {"data": DataConfig(source=preset.data, **preset.data_settings), "train": train, "model": preset.config}
     content: dict[str, Any] = {"preset": name, "family": family, "about": preset.about}
     for section, config in sections.items():
         defaults = type(config)()
@@ -252,13 +252,6 @@ def preset_settings(name: str) -> Report:
         return "\n\n".join(blocks)
 
     return Report(content, text)
-
-
-def choices(annotation: Any) -> list[Any]:
-    """The values of a Literal, also inside a union; else nothing."""
-    if get_origin(annotation) is Literal:
-        return list(get_args(annotation))
-    return [choice for argument in get_args(annotation) for choice in choices(argument)]
 
 
 def shown(value: Any) -> str:

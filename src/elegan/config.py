@@ -13,7 +13,7 @@ import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError
@@ -267,16 +267,27 @@ def _validated(cls: type[M], section: str, values: Mapping[str, Any], where: str
     for key, value in values.items():
         if key not in cls.model_fields:
             raise UserError(f"{prefix}unknown setting {f'{section}.{key}'!r}{nearest(str(key), cls.model_fields)}")
-        is_text = cls.model_fields[key].annotation is str
-        read[key] = _from_text(value) if isinstance(value, str) and not is_text else value
+        annotation = cls.model_fields[key].annotation
+        is_text = annotation is str
+        read[key] = _from_text(value, choices(annotation)) if isinstance(value, str) and not is_text else value
     try:
         return cls.model_validate(read)
     except ValidationError as error:
         raise UserError(f"{prefix}{section}.{one_line(error)}") from None
 
 
-def _from_text(value: str) -> Any:
-    """`"[1, 2]"`, `"1,2"`, `"28x32"` and `"none"` from a command line become lists and None."""
+def choices(annotation: Any) -> list[Any]:
+    """The values that a Literal allows, also inside a union; nothing for other types."""
+    if get_origin(annotation) is Literal:
+        return list(get_args(annotation))
+    return [choice for argument in get_args(annotation) for choice in choices(argument)]
+
+
+def _from_text(value: str, allowed: list[Any]) -> Any:
+    """`"[1, 2]"`, `"1,2"`, `"28x32"` and `"none"` from a command line become lists and None, a choice itself."""
+    for choice in allowed:
+        if str(choice) == value:
+            return choice
     if re.fullmatch(r"\d+x\d+", value):
         return value.split("x")
     if re.fullmatch(r"\[.*\]|\d+(,\d+)+", value):

@@ -37,7 +37,7 @@ def plot_losses(rows: Sequence[dict[str, Any]], path: Path, title: str) -> None:
     for axes in (losses, accuracy):
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
-        if axes.lines:
+        if axes.get_legend_handles_labels()[0]:
             axes.legend(frameon=False, loc="upper right", ncols=2)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
