@@ -248,7 +248,8 @@ def preset_settings(name: str) -> Report:
                 mark = " " if entry["default"] else "*"
                 rows.append((mark, key, shown(entry["value"]), entry["help"] + listed))
             blocks.append(f"{section}\n{table(rows, width)}")
-        blocks.append("* set by this preset; the others are the family's defaults. Change any: --set KEY=VALUE")
+        note = "* set by this preset; the others are the family's defaults. Change any: --set KEY=VALUE"
+        blocks.append(textwrap.fill(note, width))
         return "\n\n".join(blocks)
 
     return Report(content, text)
