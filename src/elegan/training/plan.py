@@ -164,22 +164,39 @@ def resolve_length(length: dict[str, Any], default: int, step_seconds: float, pe
 
 
 def check_memory(config: RunConfig, spec: ImageSpec, feed: Feed, device: torch.device) -> None:
-    """Refuse what cannot fit before the system kills the process: a step on few images is measured and scaled."""
+    """Refuse what cannot fit before the system kills the process: what a step on few images keeps is scaled up."""
     free = available_memory(device)
     if free is None:
         return
-    with torch.device("meta"):
-        model = families.get(config.family).Model(config.model, spec)
-    weights = 4 * sum(p.numel() for net in model.parts.nets.values() for p in net.parameters())
+    try:
+        with torch.device("meta"):
+            model = families.get(config.family).Model(config.model, spec)
+    except (RuntimeError, TypeError, OverflowError):  # numbers beyond 64 bits
+        raise UserError(_too_large(config, "its layers are beyond any memory")) from None
+    weights = [p for net in model.parts.nets.values() for p in net.parameters()]
+    needed = 4 * 4 * sum(p.numel() for p in weights)  # float32 weights, gradients and Adam's two moments
     batch = model.config.batch
-    needed = 4 * weights  # weights, gradients and Adam's two moments
-    small = max(1, min(batch, 4))
     if needed < 0.8 * free and batch >= 64:
-        before = peak_memory(device)
-        little = config.model_copy(update={"model": config.model.model_copy(update={"batch": small})})
-        engine = Engine(device, "fp32")
-        make_step(build_model(little, spec, engine), feed, engine, little)(0)
-        grown = max(0, peak_memory(device) - before - needed)
-        needed += grown * batch // small if grown * batch // small > 0.5 * free else 0
+        little = config.model_copy(update={"model": config.model.model_copy(update={"batch": 4})})
+        kept = kept_by_step(little, spec, feed, device)
+        needed += kept * batch // 4 if kept * batch // 4 > 0.5 * free else 0
     if needed > 0.95 * free:
         raise UserError(_too_large(config, f"about {needed / 1e9:.1f} GB needed, {free / 1e9:.1f} GB free"))
+
+
+def kept_by_step(config: RunConfig, spec: ImageSpec, feed: Feed, device: torch.device) -> int:
+    """Bytes that the players of one step keep for their gradients, weights apart; about half of them at a time."""
+    engine = Engine(device, "fp32")
+    model = build_model(config, spec, engine)
+    known = {p.untyped_storage().data_ptr() for net in model.parts.nets.values() for p in net.parameters()}
+    kept: dict[int, int] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in known:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        make_step(model, feed, engine, config)(0)
+    return sum(kept.values())
