@@ -15,7 +15,7 @@ from elegan.training.events import Step
 
 
 def without_network(source: str, *_: Any, **__: Any) -> None:
-    raise UserError(f"{source} is not on this machine and no mirror sent it")
+    raise UserError(f"{source} is not on this machine and no mirror sent it (timed out); put the files into FOLDER")
 
 
 def test_garments_where_there_is_no_data(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -23,7 +23,8 @@ def test_garments_where_there_is_no_data(monkeypatch: pytest.MonkeyPatch, capsys
     preset = demo.pick_preset()
     assert families.preset(preset)[1].data == "garments"
     assert capsys.readouterr().out.splitlines() == [
-        "training on drawn garments instead of photographs: fashion-mnist is not on this machine and no mirror sent it"
+        "training on drawn garments instead: fashion-mnist is not on this machine and no mirror sent it "
+        "(`elegan doctor` says where its files belong)"
     ]
 
 

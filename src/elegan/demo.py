@@ -49,7 +49,8 @@ def pick_preset() -> str:
         for split in ("test", "train"):
             open_data("fashion-mnist", split)
     except UserError as error:
-        print(f"training on drawn garments instead of photographs: {error}")
+        reason = str(error).split("; ")[0].split(" (")[0]
+        print(f"training on drawn garments instead: {reason} (`elegan doctor` says where its files belong)")
         return "garments"
     return DEFAULT_PRESET
 
