@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
@@ -40,10 +40,21 @@ class DataConfig(Section):
     """1 grey, 3 RGB, 4 RGBA; the data's own by default."""
     crop: Literal["center", "pad", "stretch"] = "center"
     """How pictures of another shape are fitted: cut the centre, pad, or stretch."""
+    background: Literal["white", "black"] = "white"
+    """What stands behind transparency and in padding."""
+    labels: str | None = None
+    """A CSV or JSON file of labels for a folder or zip; `ignore` trains without the labels that the data has."""
     skip_broken: bool = False
     """Leave out files that cannot be read (they are named) instead of stopping."""
     mirror: bool = False
     """Flip each picture left to right with probability 1/2."""
+
+
+def data_options(config: DataConfig) -> dict[str, Any]:
+    """The keyword arguments of `open_data` that these settings are."""
+    options = config.model_dump(include={"size", "channels", "crop", "background", "skip_broken"})
+    labels = None if config.labels is None else "none" if config.labels == "ignore" else config.labels
+    return options | {"labels": labels}
 
 
 class TrainConfig(Section):
@@ -108,12 +119,13 @@ def build(
     *,
     data: Mapping[str, Any] | None = None,
     train: Mapping[str, Any] | None = None,
-    overrides: Mapping[str, Any] | None = None,
+    overrides: Mapping[str, Any] | Sequence[Mapping[str, Any]] = (),
 ) -> RunConfig:
     """A run's configuration from a preset's model settings and what the user changed.
 
-    `overrides` maps keys, bare or with their part (`D_lr`, `train.keep`), to values or their text. Raises
-    UserError for an unknown key, with the nearest spelling, or for a value of the wrong type.
+    `overrides` maps keys, bare or with their part (`D_lr`, `train.keep`), to values or their text; of several
+    mappings later ones win. Raises UserError for an unknown key, with the nearest spelling, or for a value of the
+    wrong type.
     """
     parts: dict[str, dict[str, Any]] = {
         "data": dict(data or {}),
@@ -121,7 +133,8 @@ def build(
         "model": model.model_dump(),
     }
     classes: dict[str, type[BaseModel]] = {"data": DataConfig, "train": TrainConfig, "model": type(model)}
-    for key, value in (overrides or {}).items():
+    layers = [overrides] if isinstance(overrides, Mapping) else overrides
+    for key, value in (item for layer in layers for item in layer.items()):
         section, name = find_key(str(key), classes)
         parts[section][name] = value
     return RunConfig(

@@ -128,10 +128,16 @@ class Config(FamilyConfig):
                 raise ValueError("G_widths, G_strides and G_kernels need one number per layer each")
             if not len(self.D_widths) == len(self.D_strides) == len(self.D_kernels):
                 raise ValueError("D_widths, D_strides and D_kernels need one number per layer each")
+            if not self.G_widths:
+                raise ValueError("G_widths needs at least one number: the channels of the dense layer")
+        if self.batch == 1 and self.G_batch_norm:
+            raise ValueError("batch normalisation needs a batch of at least 2, or G_batch_norm=false")
         if self.softened and not OBJECTIVES[self.objective].has_targets:
             raise ValueError(f"label_smoothing, label_noise and label_flip do not apply to {self.objective!r}")
         if self.updates == "shared" and (self.D_steps, self.G_steps) != (1, 1):
             raise ValueError("updates=shared takes one D and one G update: leave D_steps and G_steps at 1")
+        if self.updates == "shared" and (self.G_eval_for_D or self.D_eval_for_G or self.weight_clip):
+            raise ValueError("G_eval_for_D, D_eval_for_G and weight_clip do not apply to updates=shared; use joint")
         return self
 
 

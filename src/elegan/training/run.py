@@ -66,10 +66,9 @@ def configure(
         model, start = recipe.config, {"data": {"source": recipe.data} | recipe.data_settings}
     if content.pop("family", family) != family:
         raise UserError(f"preset {preset!r} is of family {family!r}; drop `family` from the configuration")
-    overrides = flatten(content) | dict(settings or {})
     named = {"data.source": data, "train.seed": seed, "train.device": device, "train.precision": precision}
-    overrides |= {key: str(value) for key, value in named.items() if value is not None}
-    return build(preset, family, model, **start, overrides=overrides)
+    texts = {key: str(value) for key, value in named.items() if value is not None}
+    return build(preset, family, model, **start, overrides=[flatten(content), settings or {}, texts])
 
 
 def prepare(out: str | os.PathLike[str] | None, *args: Any, **options: Any) -> tuple[RunFolder, RunConfig]:
@@ -88,8 +87,7 @@ def default_folder(config: RunConfig) -> Path:
 
 def open_split(config: RunConfig, split: str) -> Dataset:
     """The training or test split that a configuration names."""
-    d = config.data
-    return open_data(d.source, split, size=d.size, channels=d.channels, crop=d.crop, skip_broken=d.skip_broken)
+    return open_data(config.data.source, split, **data_options(config.data))
 
 
 def events(
