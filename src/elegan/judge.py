@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from elegan.config import data_options
 from elegan.errors import UserError
 
 
@@ -45,10 +46,13 @@ def evaluate(
 
 def run_data(run: Any, data: str | os.PathLike[str] | None = None) -> tuple[Any, Any]:
     """The training and test split that a run is judged by: its own, or those of `data` in its size."""
-    settings = run.config.data
-    options: dict[str, Any] = {"crop": settings.crop, "skip_broken": settings.skip_broken}
-    source = settings.source if data is None else data
-    return _splits(source, size=(run.spec.height, run.spec.width), channels=run.spec.channels, **options)
+    options = data_options(run.config.data) | {
+        "size": (run.spec.height, run.spec.width),
+        "channels": run.spec.channels,
+    }
+    if data is None:
+        return _splits(run.config.data.source, **options)
+    return _splits(data, **options | {"labels": None})  # the run's label file is its own data's
 
 
 def _splits(source: Any, **options: Any) -> tuple[Any, Any]:
@@ -80,7 +84,7 @@ def read_samples(target: Any) -> tuple[np.ndarray, np.ndarray | None]:
         raise UserError(f"{path}: no such run, file or folder")
     if path.suffix == ".npz":
         try:
-            with np.load(path, allow_pickle=False) as archive:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
                 images = archive["images"]
                 labels = archive["labels"] if "labels" in archive.files else None
         except KeyError:

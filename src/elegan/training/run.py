@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from elegan import families
-from elegan.config import MAY_CHANGE, RunConfig, build, differences, flatten, read_file, seconds
+from elegan.config import MAY_CHANGE, RunConfig, build, data_options, differences, flatten, read_file, seconds
 from elegan.data import Dataset, open_data
 from elegan.errors import UserError
 from elegan.families.base import ImageSpec
