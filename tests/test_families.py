@@ -235,6 +235,17 @@ def test_a_family_knows_nothing_of_the_trainer(family):
         assert word not in source
 
 
+def test_under_autocast_a_weight_that_moved_is_cast_anew():
+    """A step updates D several times and then asks it again: no half-precision copy may outlive an update."""
+    layer = torch.nn.Linear(4, 1)
+    x = torch.ones(2, 4)
+    with Engine(torch.device("cpu"), "bf16").context():
+        before = layer(x)
+        with torch.no_grad():
+            layer.weight += 100
+        assert (layer(x) - before).min() > 300
+
+
 def test_nearby_seeds_are_unrelated():
     seeds = [mix(a, b) for a in range(30) for b in range(30)]
     assert len(set(seeds)) == 900

@@ -37,8 +37,12 @@ class Engine:
             model.parts.values[name] = value.to(self.device)
 
     def context(self) -> contextlib.AbstractContextManager[None]:
-        """What a step runs inside."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+        """What a step runs inside.
+
+        Autocast would keep the bf16 copy of a weight until the step ends; a step that moves weights and uses them
+        again (a critic's second update, D in G's loss) needs them cast anew.
+        """
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16", cache_enabled=False)
 
     def seed(self, *numbers: int) -> None:
         """Key all of torch's randomness to `numbers` (seed, rank, images seen): resuming needs no other state."""
