@@ -22,7 +22,18 @@ MAY_IMPORT = {
     "networks": {"errors", "images", "adversarial"},
     "families": {"networks", "adversarial", "images", "errors"},
     "metrics": {"data", "images", "errors", "networks", "config"},
-    "training": {"families", "networks", "adversarial", "metrics", "data", "images", "errors", "config", "progress"},
+    "training": {
+        "families",
+        "networks",
+        "adversarial",
+        "metrics",
+        "data",
+        "images",
+        "errors",
+        "config",
+        "progress",
+        "judge",
+    },
 }
 NEVER = {"cli", "studio", "__main__"}
 
