@@ -697,3 +697,19 @@ def test_the_loop_waits_for_the_device_only_to_log(tmp_path, data, monkeypatch):
     monkeypatch.setattr(loop.Sums, "means", lambda self: (reads.append(self.steps), original(self))[1])
     train(tmp_path / "run", data, steps=7, log_every=3, checkpoint_every=100)
     assert reads == [3, 3, 1]
+
+
+def test_every_step_has_its_own_noise_keyed_to_the_seed(tmp_path, data, monkeypatch):
+    drawn: dict[str, list[float]] = {"a": [], "b": [], "c": []}
+    original = gan.Model.step
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+
+        def step(self: Any, batches: Any, clock: Any, name: str = name) -> dict[str, torch.Tensor]:
+            if clock.total == 80:  # not while planning
+                drawn[name].append(torch.rand(()).item())
+            return original(self, batches, clock)
+
+        monkeypatch.setattr(gan.Model, "step", step)
+        train(tmp_path / name, data, seed=seed)
+    assert len(set(drawn["a"] + drawn["c"])) == 2 * STEPS
+    assert drawn["a"] == drawn["b"]
