@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from elegan import families
 from elegan.errors import UserError
-from elegan.families import wgan
+from elegan.families import acgan, infogan, wgan
 from elegan.families.base import Batch, Clock, Family, ImageSpec
 
 SPEC = ImageSpec(1, 16, 12, 3)
@@ -135,8 +135,187 @@ def test_an_untamed_critic_is_refused():
     wgan.Config(penalty="none", objective="hinge")
 
 
-@pytest.mark.parametrize("name", ["wgan"])
+@pytest.mark.parametrize("name", ["wgan", "acgan"])
 def test_asking_for_labels_that_are_not_there_is_refused(name):
     with pytest.raises(UserError, match="conditional=false"):
         make(families.get(name), ImageSpec(1, 16, 16), conditional=True)
     assert make(families.get(name), conditional=True).conditional
+
+
+def weights(net: nn.Module) -> list[Tensor]:
+    return [p.detach().clone() for p in net.parameters()]
+
+
+def moved(before: list[Tensor], net: nn.Module) -> bool:
+    return any(not torch.equal(a, b) for a, b in zip(before, net.parameters(), strict=True))
+
+
+def silence(model: Any) -> None:
+    """Take the game of real and fake away, so that only the other losses move the players."""
+    model.objective = model.objective._replace(
+        D_real=lambda x, _: 0 * x.sum(), D_fake=lambda x, _: 0 * x.sum(), G=lambda x: 0 * x.sum()
+    )
+
+
+# acgan
+
+
+def test_canonical_settings_of_acgan():
+    for name in ("fashion-acgan", "digits-acgan"):
+        cfg = acgan.PRESETS[name].config
+        assert (cfg.G_lr, cfg.D_lr, cfg.beta1, cfg.objective) == (2e-4, 2e-4, 0.5, "nonsaturating")
+        assert (cfg.D_class_weight, cfg.G_class_weight, cfg.conditional) == (1, 1, True)
+
+
+def test_each_player_learns_the_class_by_its_own_weight():
+    for D_weight, G_weight in ((1.0, 0.0), (0.0, 1.0)):
+        model = make(acgan, D_class_weight=D_weight, G_class_weight=G_weight)
+        silence(model)
+        D, G = weights(model.D), weights(model.G)
+        assert order(model) == ["D", "G"]
+        assert moved(D, model.D) == (D_weight > 0), "the auxiliary head is not frozen"
+        assert moved(G, model.G) == (G_weight > 0)
+
+
+def test_the_class_loss_is_taken_on_real_and_on_fake_with_the_asked_classes():
+    model = make(acgan, ImageSpec(1, 16, 12, 4))
+    given: list[tuple[int, list[int]]] = []
+    original = acgan.class_loss
+
+    def recorded(logits: Tensor, labels: Tensor) -> Tensor:
+        given.append((len(logits), labels.tolist()))
+        return original(logits, labels)
+
+    acgan.class_loss = recorded
+    try:
+        step(model)
+    finally:
+        acgan.class_loss = original
+    assert given == [(4, [0, 1, 2, 3])] * 3
+
+
+def test_class_losses_by_hand():
+    from elegan.adversarial.objectives import class_loss
+
+    logits = torch.log(torch.tensor([[0.5, 0.25, 0.25], [0.1, 0.1, 0.8]]))
+    expected = -(torch.tensor(0.25).log() + torch.tensor(0.8).log()) / 2
+    torch.testing.assert_close(class_loss(logits, torch.tensor([1, 2])), expected)
+    assert class_loss(torch.zeros(2, 0), None) == 0
+    assert class_loss(logits.bfloat16(), torch.tensor([1, 2])).dtype == torch.float32
+
+
+def test_without_labels_a_dcgan_remains():
+    a, b = (make(acgan, conditional=False) for _ in range(2))
+    torch.manual_seed(0)
+    a.step(batches(a), Clock(0, 100))
+    torch.manual_seed(0)
+    b.step(batches(b, labels=False), Clock(0, 100))
+    assert not moved(weights(a.D), b.D)
+    assert not moved(weights(a.G), b.G)
+    assert a.D.classes is None
+
+
+# infogan
+
+
+def test_canonical_settings_of_infogan():
+    cfg = infogan.PRESETS["digits-infogan"].config
+    assert (cfg.z_dim, cfg.code_categories, cfg.code_numbers, cfg.info_weight) == (62, 10, 2, 1)
+    assert (cfg.G_lr, cfg.D_lr, cfg.beta1) == (1e-3, 2e-4, 0.5)
+
+
+def test_what_q_reads_is_at_most_the_entropy_of_the_code():
+    """L_I <= H(c) = log K for any Q, and a perfect Q reaches it; one that knows nothing reaches nothing."""
+    from elegan.adversarial.objectives import category_information
+
+    torch.manual_seed(0)
+    category = torch.randint(10, (500,))
+    H = torch.tensor(10.0).log().item()
+    perfect = 50 * nn.functional.one_hot(category, 10).float()
+    assert category_information(perfect, category).item() == pytest.approx(H, abs=1e-6)
+    assert category_information(torch.zeros(500, 10), category).item() == pytest.approx(0, abs=1e-6)
+    for scale in (0.1, 1.0, 10.0):
+        assert category_information(scale * torch.randn(500, 10), category).item() < H
+        assert category_information(scale * torch.randn(500, 10) + perfect, category).item() <= H + 1e-6
+
+
+def test_what_q_reads_of_the_numbers():
+    """U(-1, 1) has entropy log 2, and a perfect mean leaves -1/2 log 2 pi e^0: both by hand; no bound exceeds 0
+    where the means know nothing of the codes."""
+    from elegan.adversarial.objectives import codes_information
+
+    codes = torch.rand(200_000, 2, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    known = 2 * (0.6931472 - 0.9189385)
+    assert codes_information(codes, codes).item() == pytest.approx(known, abs=1e-5)
+    # E c^2 = 1/3 for each code
+    assert codes_information(0 * codes, codes).item() == pytest.approx(known - 1 / 3, abs=5e-3)
+    for std in (0.1, 1 / 3**0.5, 1.0, 5.0):
+        assert codes_information(0 * codes, codes, std).item() <= 0
+    assert codes_information(codes[:, :0], codes[:, :0]).item() == 0
+
+
+def test_infogan_never_sees_a_label():
+    a, b = make(infogan), make(infogan)
+    torch.manual_seed(0)
+    a.step(batches(a), Clock(0, 100))
+    torch.manual_seed(0)
+    b.step(batches(b, labels=False), Clock(0, 100))
+    assert not moved(weights(a.D), b.D)
+    assert not moved(weights(a.G), b.G)
+    assert not a.conditional
+    c = make(infogan, ImageSpec(1, 16, 12))
+    assert [p.shape for p in c.D.parameters()] == [p.shape for p in a.D.parameters()]
+
+
+def test_q_learns_from_fakes_alone_and_shares_the_trunk():
+    """Without the game, D's step does not depend on the real pictures, yet moves the trunk, as G's moves G."""
+    after = []
+    for seed in (0, 1):
+        model = make(infogan)
+        silence(model)
+        trunk, head, G = weights(model.D.trunk), weights(model.D.Q), weights(model.G)
+        torch.manual_seed(0)
+        model.step(batches(model, seed), Clock(0, 100))
+        assert moved(trunk, model.D.trunk)
+        assert moved(head, model.D.Q)
+        assert moved(G, model.G)
+        after.append(weights(model.D))
+    assert all(torch.equal(a, b) for a, b in zip(*after, strict=True))
+    off = make(infogan, info_weight=0.0)
+    head = weights(off.D.Q)
+    step(off)
+    assert not moved(head, off.D.Q)
+
+
+def test_labels_choose_infogans_category():
+    model = make(infogan, ImageSpec(1, 16, 12))
+    assert model.categories == 4
+    step(model)
+    ones, threes = (model.sample(5, torch.full((5,), c), seed=0) for c in (1, 3))
+    assert not torch.equal(ones, threes)
+    mixed = model.sample(5, torch.tensor([1, 3, 1, 3, 1]), seed=0)
+    assert torch.equal(mixed[[0, 2, 4]], ones[[0, 2, 4]])
+    assert torch.equal(mixed[[1, 3]], threes[[1, 3]])
+    free = model.sample(100, seed=0)
+    assert [torch.equal(free[i], model.sample(100, torch.full((100,), 2), seed=0)[i]) for i in range(100)].count(True)
+
+
+def test_q_can_learn_the_code():
+    """A few steps against a G that writes the category into the picture: what Q reads rises towards log 4."""
+    model = make(infogan, ImageSpec(1, 16, 16), batch=32, code_numbers=0, D_lr=2e-3)
+    silence(model)
+
+    class Writer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(1))
+
+        def forward(self, latent: Tensor) -> Tensor:
+            planes = latent[:, 16:].repeat_interleave(4, 1)  # four rows for each category
+            return (self.scale * planes[:, None, :, None]).expand(-1, 1, 16, 16)
+
+    model.G, model.G_ema = Writer(), Writer()
+    model.G_adam = torch.optim.SGD(model.G.parameters(), 1e-9)
+    information = [step(model, at)["I_category"].item() for at in range(40)]
+    assert information[0] < 0.5
+    assert 1.2 < information[-1] <= 1.3863

@@ -7,6 +7,7 @@ flipping) changed them. `OBJECTIVES` is the one place where a name from a config
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -63,6 +64,28 @@ def wasserstein_D_fake(logits: Tensor, target: Tensor) -> Tensor:
 def linear_G(fake_logits: Tensor) -> Tensor:
     """-E D(G(z)): the generator's side of the hinge and the Wasserstein objective."""
     return -fake_logits.float().mean()
+
+
+def class_loss(class_logits: Tensor, labels: Tensor | None) -> Tensor:
+    """-E log P(c | x) of the asked or true classes, from (N, K) (Odena+ 2017, eq. 3). 0 without classes (K = 0)."""
+    if not class_logits.shape[1]:
+        return class_logits.new_zeros((), dtype=torch.float32)
+    assert labels is not None
+    return F.cross_entropy(class_logits.float(), labels)
+
+
+def category_information(code_logits: Tensor, category: Tensor) -> Tensor:
+    """L_I = E log Q(c | x) + H(c) in nats, of a uniform code of K values from Q's (N, K) (Chen+ 2016, eq. 5).
+
+    A lower bound of the mutual information I(c; x), and so at most log K.
+    """
+    return math.log(code_logits.shape[1]) - F.cross_entropy(code_logits.float(), category)
+
+
+def codes_information(means: Tensor, codes: Tensor, std: float = 1.0) -> Tensor:
+    """L_I in nats, summed over codes ~ U(-1, 1) (N, J) whose Q(c | x) is N(mean, std^2) (Chen+ 2016, eq. 5)."""
+    errors = (codes - means.float()).square().sum(1).mean() / (2 * std**2)
+    return codes.shape[1] * (math.log(2) - 0.5 * math.log(2 * math.pi * std**2)) - errors
 
 
 class Objective(NamedTuple):

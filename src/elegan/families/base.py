@@ -114,6 +114,11 @@ class Family(ABC):
         return False
 
     @property
+    def categories(self) -> int:
+        """How many values the `labels` of `sample` may take; 0 where they have no meaning."""
+        return self.spec.classes if self.conditional else 0
+
+    @property
     @abstractmethod
     def sampler(self) -> str:
         """The name in `parts.nets` of the network that draws the samples, usually an average."""
@@ -140,18 +145,19 @@ class Family(ABC):
         """`n` images (n, C, H, W) float32 in [-1, 1] from the averaged generator.
 
         Sample i depends on (seed, i) and its label alone, whatever `n`; without a seed one is drawn at random.
-        `labels` (n,) int64 is for conditional models; without it they take the classes in turn. `truncation` in
-        (0, 1] trades variety for typicality.
+        `labels` (n,) int64 is for models with `categories`; without it conditional ones take the classes in turn.
+        `truncation` in (0, 1] trades variety for typicality.
         """
         if seed is None:
             seed = int(torch.seed() % 2**31)
-        if self.conditional:
-            labels = torch.arange(n) % self.spec.classes if labels is None else labels.cpu()
-            labels = torch.cat([labels, labels.new_zeros(-n % self.block)]).to(self.device)
+        if self.conditional and labels is None:
+            labels = torch.arange(n) % self.categories
+        if self.categories and labels is not None:
+            labels = torch.cat([labels.cpu(), labels.new_zeros(-n % self.block, device="cpu")]).to(self.device)
         images = torch.empty((n, self.spec.channels, self.spec.height, self.spec.width))
         for start in range(0, n, self.block):
             generator = torch.Generator().manual_seed(mix(seed, start // self.block))
-            y = labels[start : start + self.block] if self.conditional and labels is not None else None
+            y = labels[start : start + self.block] if self.categories and labels is not None else None
             block = self.draw(self.block, y, generator, truncation)
             images[start : start + self.block] = block[: n - start].float().cpu()
         return images

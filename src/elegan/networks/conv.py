@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from elegan.errors import UserError
@@ -73,8 +75,11 @@ class ConvGenerator(nn.Module):
         return self.layers(z)
 
 
-class ConvDiscriminator(nn.Module):
-    """images (N, C, H, W) [, labels (N,)] -> logits (N,). Labels enter as one-hot planes beside the image."""
+class ConvFeatures(nn.Module):
+    """images (N, C, H, W) [, labels (N,)] -> features (N, F): the trunk that discriminators put their heads on.
+
+    Labels enter as one-hot planes beside the image. `self.size` is F.
+    """
 
     def __init__(
         self,
@@ -108,7 +113,7 @@ class ConvDiscriminator(nn.Module):
         layers.append(FromMap())
         if head_dropout:
             layers.append(Dropout(head_dropout))
-        layers.append(nn.Linear(c_in * height * width, 1))
+        self.size = c_in * height * width
         self.layers = nn.Sequential(*layers).apply(init_glorot)
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -116,4 +121,17 @@ class ConvDiscriminator(nn.Module):
         if self.classes:
             assert labels is not None
             x = label_planes(x, labels, self.classes)
-        return self.layers(x).squeeze(1)
+        return self.layers(x)
+
+
+class ConvDiscriminator(ConvFeatures):
+    """images (N, C, H, W) [, labels (N,)] -> logits (N,): `ConvFeatures` and one dense layer."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        head = nn.Linear(self.size, 1)
+        init_glorot(head)
+        self.layers.append(head)
+
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        return super().forward(images, labels).squeeze(1)
