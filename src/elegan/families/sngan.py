@@ -42,6 +42,8 @@ class Config(FamilyConfig):
     """Numbers in the noise vector z ~ N(0, 1)."""
     embedding: int = Field(32, gt=0)
     """Numbers in the class embedding that is joined to z."""
+    upsampling: Literal["deconv", "nearest", "bilinear"] = "deconv"
+    """How G doubles a side: a transposed convolution, or a resize before a 3x3 convolution."""
     G_width: int = Field(64, gt=0)
     """Channels of G at the picture's size; doubled at each halving of the side."""
     G_widest: int = Field(256, gt=0)
@@ -71,6 +73,14 @@ class Config(FamilyConfig):
     """Half-life of the weight average, as a share of the images seen so far."""
 
 
+def double(c_in: int, c_out: int, how: str) -> nn.Module:
+    """A layer that doubles both sides of a map."""
+    if how == "deconv":
+        return nn.ConvTranspose2d(c_in, c_out, 4, 2, 1, bias=False)
+    resize = nn.Upsample(scale_factor=2, mode=how, align_corners=False if how == "bilinear" else None)
+    return nn.Sequential(resize, nn.Conv2d(c_in, c_out, 3, padding=1, bias=False))
+
+
 class Generator(nn.Module):
     """z (N, z_dim) [, labels (N,)] -> images (N, C, H, W), doubling a map of 6 to 11 pixels until it is there."""
 
@@ -84,7 +94,7 @@ class Generator(nn.Module):
         inputs = cfg.z_dim + (cfg.embedding if spec.classes else 0)
         self.start = nn.Sequential(nn.Linear(inputs, h * w * widths[0], bias=False), ToMap(widths[0], h, w))
         self.norms = nn.ModuleList(ConditionalBatchNorm(width, spec.classes) for width in widths)
-        self.ups = nn.ModuleList(nn.ConvTranspose2d(a, b, 4, 2, 1, bias=False) for a, b in itertools.pairwise(widths))
+        self.ups = nn.ModuleList(double(a, b, cfg.upsampling) for a, b in itertools.pairwise(widths))
         self.out = nn.Sequential(nn.Conv2d(widths[-1], spec.channels, 3, padding=1), Crop(spec.height, spec.width))
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:

@@ -98,7 +98,7 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         meta = json.loads(path.read_text(encoding="utf-8"))
         version, size, digest, images = meta["format"], meta["bytes"], meta["sha256"], meta["counters"]["images"]
         own = digest_of(meta)
-        if version == FORMAT and (meta.get("self", own) != own or images != int(path.stem)):
+        if version == FORMAT and (meta.get("self") != own or images != int(path.stem)):
             raise ValueError("its content does not match its checksum")
         if not isinstance(meta["optimizers"], dict):
             raise TypeError("optimizers is not a table")

@@ -157,7 +157,7 @@ def _start(config: RunConfig, folder: RunFolder, length: dict, stop: Callable[[]
 
         test = open_split(config, "test")
         judge = Judge(dataset, test, n=config.train.score_samples)
-        score = lambda m: judge(*draw(m, config.train.score_samples, seed=1))  # noqa: E731
+        score = lambda m: judge(*draw(m, engine, config.train.score_samples, seed=1))  # noqa: E731
     writer = tensorboard(folder) if config.train.tensorboard else None
     try:
         with enough_memory(config):

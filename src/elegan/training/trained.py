@@ -18,7 +18,7 @@ from elegan.errors import UserError, nearest
 from elegan.families.base import Family, ImageSpec
 from elegan.images import grid, png_bytes, save_png, to_uint8, write_bytes
 from elegan.training import checkpoint
-from elegan.training.engine import Engine, available_memory, pick_device
+from elegan.training.engine import Engine, available_memory, has_bf16, pick_device
 from elegan.training.folder import RunFolder
 
 
@@ -33,6 +33,7 @@ class Run:
         self.faults: list[str] = []
         self._device = device
         self._model: Family | None = None
+        self._engine = Engine(torch.device("cpu"), "fp32")  # until the model is loaded
         self._counters: dict[str, Any] = {}
 
     @property
@@ -55,7 +56,8 @@ class Run:
                 raise UserError(f"{self.path}: has no checkpoint yet; run its `elegan train` command again") from None
             model = families.get(self.config.family).Model(self.config.model, self.spec)
             checkpoint.load_net(model.parts.nets[model.sampler], model.sampler, tensors)
-            Engine(pick_device(self._device), "fp32").place(model)
+            self._engine = sampling_engine(pick_device(self._device), self.config.train.precision)
+            self._engine.place(model)
             self._model, self._counters = model, meta["counters"]
         return self._model
 
@@ -118,7 +120,7 @@ class Run:
         if labels is not None or self.conditional:
             chosen = self.labels("balanced" if labels is None else labels, n)
         check_memory_for(n, self.spec)
-        images, _ = draw(self.model, n, chosen, seed, truncation)
+        images, _ = draw(self.model, self._engine, n, chosen, seed, truncation)
         return Samples(images, chosen, self.class_names)
 
     def evaluate(
@@ -206,14 +208,20 @@ class Samples:
         return png_bytes(self.grid())
 
 
+def sampling_engine(device: torch.device, precision: str) -> Engine:
+    """Samples are drawn in the precision that the run was trained in, where the machine has it."""
+    return Engine(device, "bf16" if precision == "bf16" and has_bf16(device) else "fp32")
+
+
 def draw(
-    model: Family, n: int, labels: np.ndarray | None = None, seed: int = 0, truncation: float = 1.0
+    model: Family, engine: Engine, n: int, labels: np.ndarray | None = None, seed: int = 0, truncation: float = 1.0
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Samples as uint8 (n, H, W, C) and the labels (n,) they were asked for."""
     if model.conditional and labels is None:
         labels = np.arange(n) % model.spec.classes
     wanted = None if labels is None else torch.from_numpy(np.asarray(labels, np.int64))
-    samples = model.sample(n, wanted, seed, truncation)
+    with engine.context():
+        samples = model.sample(n, wanted, seed, truncation)
     return np.ascontiguousarray(to_uint8(samples).permute(0, 2, 3, 1).numpy()), labels
 
 
