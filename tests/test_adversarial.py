@@ -14,6 +14,7 @@ from torch import nn
 from elegan.adversarial.objectives import OBJECTIVES, share_above
 from elegan.adversarial.stabilizers import (
     clip_weights,
+    cosine_ramp,
     ema_decay,
     frozen,
     learning_rate,
@@ -190,6 +191,12 @@ def test_learning_rate_schedules():
     assert [learning_rate(p, "linear") for p in (0, 0.25, 1)] == [1, 0.75, 0]
     assert [learning_rate(p, "cosine") for p in (0, 0.5, 1)] == pytest.approx([1, 0.5, 0])
     assert [learning_rate(p, "linear", hold=0.5) for p in (0, 0.5, 0.75, 1)] == [1, 1, 0.5, 0]
+
+
+def test_cosine_ramp():
+    ramp = lambda progress: cosine_ramp(progress, 4.0, 2.0, 0.5)
+    assert [ramp(p) for p in (0, 0.25, 0.5, 0.9)] == pytest.approx([4, 3, 2, 2])
+    assert cosine_ramp(0.5, 0.0, 1.0) == pytest.approx(0.5)
 
 
 def test_set_learning_rate():

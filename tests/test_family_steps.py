@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from elegan import families
 from elegan.errors import UserError
-from elegan.families import acgan, infogan, wgan
+from elegan.families import acgan, infogan, r3gan, wgan
 from elegan.families.base import Batch, Clock, Family, ImageSpec
 
 SPEC = ImageSpec(1, 16, 12, 3)
@@ -319,3 +319,121 @@ def test_q_can_learn_the_code():
     information = [step(model, at)["I_category"].item() for at in range(40)]
     assert information[0] < 0.5
     assert 1.2 < information[-1] <= 1.3863
+
+
+# r3gan
+
+
+def test_a_constant_added_to_d_changes_neither_relativistic_loss():
+    from elegan.adversarial.objectives import PAIRED_OBJECTIVES
+
+    torch.manual_seed(0)
+    real, fake = torch.randn(50), torch.randn(50)
+    game, plain = PAIRED_OBJECTIVES["relativistic"], PAIRED_OBJECTIVES["nonsaturating"]
+    for c in (-30.0, 4.0):
+        torch.testing.assert_close(game.D(real + c, fake + c), game.D(real, fake), atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(game.G(real + c, fake + c), game.G(real, fake), atol=1e-5, rtol=1e-4)
+        assert not torch.isclose(plain.D(real + c, fake + c), plain.D(real, fake), rtol=0.1)
+
+
+def test_relativistic_losses_by_hand():
+    """log(1 + exp(-difference)) over pairs: not over the difference to a batch's mean, and no log at a tie."""
+    from elegan.adversarial.objectives import PAIRED_OBJECTIVES, relativistic_D, relativistic_G
+
+    real, fake = torch.tensor([2.0, 0.0]), torch.tensor([0.0, 2.0])
+    value = torch.nn.functional.softplus(torch.tensor([-2.0, 2.0])).mean()
+    torch.testing.assert_close(relativistic_D(real, fake), value)
+    torch.testing.assert_close(relativistic_G(real, fake), value)
+    assert relativistic_D(real, real).item() == pytest.approx(0.6931472)
+    assert value > 0.7, "differences to the means would all be 0 +- 1: pairs are not averages"
+    for far in (-80.0, 80.0):  # the gradient is whole where G loses, and gone where it wins
+        x = torch.tensor([far], requires_grad=True)
+        (slope,) = torch.autograd.grad(relativistic_G(torch.zeros(1), x), x)
+        assert slope.item() == pytest.approx(-1.0 if far < 0 else 0.0, abs=1e-6)
+    unpaired = PAIRED_OBJECTIVES["nonsaturating"]
+    assert unpaired.D(torch.zeros(2), torch.zeros(2)).item() == pytest.approx(2 * 0.6931472)
+    assert relativistic_D(real.bfloat16(), fake.bfloat16()).dtype == torch.float32
+
+
+def test_r3gan_has_no_normalisation_and_starts_from_identities():
+    model = make(r3gan, ImageSpec(3, 24, 24, 2))
+    for net in (model.G, model.D):
+        assert not any("Norm" in type(m).__name__ or hasattr(m, "parametrizations") for m in net.modules())
+        blocks = [m for m in net.modules() if isinstance(m, r3gan.Block)]
+        assert len(blocks) == len(net.stages) == 3
+        x = torch.randn(2, blocks[0].widen.in_channels, 6, 6)
+        assert torch.equal(blocks[0](x), x)
+    assert cross_slope(model, torch.tensor([0, 1, 1])) == 0
+
+
+def test_blocks_are_grouped_1_3_1_with_fixup_scales():
+    torch.manual_seed(0)
+    block = r3gan.Block(64, 2, 16, 16)  # 16 blocks: every inner layer is half as wide
+    sizes = [m.kernel_size for m in (block.widen, block.mix, block.narrow)]
+    assert sizes == [(1, 1), (3, 3), (1, 1)]
+    assert (block.mix.groups, block.mix.in_channels) == (8, 128)
+    gain = (2 / 1.04) ** 0.5
+    assert block.widen.weight.std().item() == pytest.approx(gain / 2 / 64**0.5, rel=0.03)
+    assert block.mix.weight.std().item() == pytest.approx(gain / 2 / (16 * 9) ** 0.5, rel=0.03)
+    assert not block.narrow.weight.any()
+    odd = r3gan.Block(25, 2, 16, 1)
+    assert odd(torch.randn(1, 25, 4, 4)).shape == (1, 25, 4, 4)
+
+
+def test_sides_are_resampled_bilinearly():
+    """The mean of 2x2 pixels is bilinear interpolation at half the size; odd sides keep their last row."""
+    x = torch.randn(2, 3, 8, 6)
+    halved = nn.functional.interpolate(x, scale_factor=0.5, mode="bilinear", align_corners=False)
+    torch.testing.assert_close(nn.functional.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False), halved)
+    odd = nn.functional.avg_pool2d(torch.ones(1, 1, 5, 7), 2, ceil_mode=True, count_include_pad=False)
+    assert torch.equal(odd, torch.ones(1, 1, 3, 4))
+
+
+def test_r1_and_r2_join_at_every_step():
+    """Without the game D moves by the penalties alone, on real and on fake, at every step: nothing is lazy."""
+    model = make(r3gan)
+    model.objective = model.objective._replace(D=lambda real, fake: 0 * (real + fake).sum())
+    for at in range(3):
+        D = weights(model.D)
+        values = step(model, at)
+        assert moved(D, model.D)
+        assert values["penalty"] > 0
+    # exactly gamma / 2 E||.||^2 on both: D = w x (a single linear layer) gives gamma ||w||^2
+
+    class Linear(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.w = nn.Parameter(torch.randn(1, 16, 12))
+
+        def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+            return (x * self.w).sum((1, 2, 3))
+
+    model.D = Linear()
+    model.D_adam = torch.optim.Adam(model.D.parameters())
+    w = model.D.w.detach().clone()
+    torch.manual_seed(0)
+    values = model.step(batches(model), Clock(1000, 1000))
+    assert values["penalty"].item() == pytest.approx(0.1 * w.square().sum().item(), rel=1e-4)
+
+
+def test_schedules_of_r3gan():
+    model = make(r3gan, burn_in=0.5)
+    for seen, lr, beta2 in ((0, 2e-4, 0.9), (250, 1.25e-4, 0.945), (500, 5e-5, 0.99), (1000, 5e-5, 0.99)):
+        step(model, seen)
+        for optimizer in (model.G_adam, model.D_adam):
+            assert optimizer.param_groups[0]["lr"] == pytest.approx(lr)
+            assert optimizer.param_groups[0]["betas"] == (0.0, pytest.approx(beta2))
+    cfg = r3gan.PRESETS["fashion-r3gan"].config
+    assert (cfg.lr, cfg.beta1, cfg.beta2, cfg.z_dim) == ((2e-4, 5e-5), 0, (0.9, 0.99), 64)
+    assert cfg.gamma == (1.0, 0.1)
+    with pytest.raises(ValidationError, match="not negative"):
+        r3gan.Config(gamma=(-1.0, 0.1))
+
+
+def test_pictures_are_unbounded_while_learning_and_cut_in_use():
+    model = make(r3gan)
+    with torch.no_grad():
+        model.G.out[0].bias += 5
+        z, y = torch.randn(4, 16), torch.tensor([0, 1, 2, 0])
+        assert model.G.train()(z, y).max() > 1
+        assert model.G.eval()(z, y).abs().max() <= 1

@@ -66,6 +66,42 @@ def linear_G(fake_logits: Tensor) -> Tensor:
     return -fake_logits.float().mean()
 
 
+def relativistic_D(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+    """E softplus(-(D(x) - D(G(z)))) over pairs (Jolicoeur-Martineau 2019, RpGAN; Huang+ 2024, eq. 2).
+
+    Each real picture is compared with one fake, not with the mean of a batch.
+    """
+    return F.softplus(fake_logits.float() - real_logits.float()).mean()
+
+
+def relativistic_G(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+    """E softplus(-(D(G(z)) - D(x))) over pairs, non-saturating, as R3GAN's authors' program has it."""
+    return F.softplus(real_logits.float() - fake_logits.float()).mean()
+
+
+def unpaired_D(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+    """The plain GAN's D loss in the form of a paired one: what pairing is compared with."""
+    return F.softplus(-real_logits.float()).mean() + F.softplus(fake_logits.float()).mean()
+
+
+def unpaired_G(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+    """`nonsaturating_G` in the form of a paired loss: the real logits do not enter."""
+    return nonsaturating_G(fake_logits)
+
+
+class PairedObjective(NamedTuple):
+    """Losses of a game that are functions of real and fake logits (N,) together."""
+
+    D: Callable[[Tensor, Tensor], Tensor]
+    G: Callable[[Tensor, Tensor], Tensor]
+
+
+PAIRED_OBJECTIVES = {
+    "relativistic": PairedObjective(relativistic_D, relativistic_G),
+    "nonsaturating": PairedObjective(unpaired_D, unpaired_G),
+}
+
+
 def class_loss(class_logits: Tensor, labels: Tensor | None) -> Tensor:
     """-E log P(c | x) of the asked or true classes, from (N, K) (Odena+ 2017, eq. 3). 0 without classes (K = 0)."""
     if not class_logits.shape[1]:

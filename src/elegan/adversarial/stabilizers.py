@@ -62,6 +62,18 @@ def learning_rate(progress: float, schedule: str, hold: float = 0.0) -> float:
     return 1.0
 
 
+def cosine_ramp(progress: float, start: float, end: float, share: float = 1.0) -> float:
+    """From `start` to `end` along half a cosine over the first `share` of the run, and `end` from there on."""
+    passed = min(progress / share, 1.0)
+    return end + (start - end) * 0.5 * (1 + math.cos(math.pi * passed))
+
+
+def set_beta2(optimizer: torch.optim.Optimizer, beta2: float) -> None:
+    """Set Adam's second decay rate."""
+    for group in optimizer.param_groups:
+        group["betas"] = (group["betas"][0], beta2)
+
+
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
     """Set one learning rate for all parameters of an optimiser."""
     for group in optimizer.param_groups:

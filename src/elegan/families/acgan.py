@@ -45,9 +45,9 @@ class Config(FamilyConfig):
     """Numbers in the noise vector z ~ N(0, 1)."""
     slope: float = Field(0.2, ge=0)
     """Negative slope of every leaky ReLU."""
-    G_widths: Widths = (256, 128, 64)
-    """Channels of G's layers; the first is the dense layer, the last but one and two double the side."""
-    D_widths: Widths = (32, 64, 128, 256)
+    G_widths: Widths = (128, 64, 32)
+    """Channels of G's layers; the first is the dense layer, and all but the last double the side."""
+    D_widths: Widths = (32, 64, 128, 128)
     """Channels of D's layers; every other one, from the first, halves the side."""
     D_dropout: Share = 0.3
     """Dropout after each of D's layers."""
