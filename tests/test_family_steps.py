@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from elegan import families
 from elegan.errors import UserError
-from elegan.families import acgan, infogan, r3gan, wgan
+from elegan.families import acgan, improved, infogan, r3gan, wgan
 from elegan.families.base import Batch, Clock, Family, ImageSpec
+from elegan.networks.minibatch import MinibatchDiscrimination, MinibatchStd
 
 SPEC = ImageSpec(1, 16, 12, 3)
 
@@ -437,3 +438,140 @@ def test_pictures_are_unbounded_while_learning_and_cut_in_use():
         z, y = torch.randn(4, 16), torch.tensor([0, 1, 2, 0])
         assert model.G.train()(z, y).max() > 1
         assert model.G.eval()(z, y).abs().max() <= 1
+
+
+# improved
+
+
+def test_the_deviation_of_a_batch_of_copies_is_nothing():
+    layer = MinibatchStd(4)
+    one = torch.randn(1, 5, 3, 2)
+    out = layer(one.expand(8, -1, -1, -1))
+    assert out.shape == (8, 6, 3, 2)
+    assert out[:, 5].abs().max() <= 1.01e-4
+    assert layer(torch.randn(8, 5, 3, 2))[:, 5].min() > 0.3, "a batch of strangers is not flagged"
+
+
+def test_the_deviation_by_hand_and_group_by_group():
+    x = torch.tensor(
+        [[1.0, 10.0], [5.0, 0.0], [3.0, 10.0], [5.0, 4.0]]
+    )  # groups {0, 2} and {1, 3}: deviations 1, 0; 0, 2
+    out = MinibatchStd(2)(x)
+    assert torch.equal(out[:, :2], x)
+    torch.testing.assert_close(out[:, 2], torch.tensor([0.5, 1.0, 0.5, 1.0]), atol=1e-3, rtol=0)
+    for n, group in ((6, 4), (5, 4), (1, 4), (7, 7)):  # sizes that the group does not divide
+        out = MinibatchStd(group)(torch.randn(n, 2))
+        assert out.shape == (n, 3)
+        assert torch.isfinite(out).all()
+    x = torch.randn(4, 3, 2, 2, requires_grad=True)
+    MinibatchStd(4)(x.expand(4, 3, 2, 2) * 0)[:, 3].sum().backward()
+    assert x.grad is not None
+    assert torch.isfinite(x.grad).all(), "copies have a finite gradient"
+
+
+def test_minibatch_discrimination_counts_the_copies():
+    torch.manual_seed(0)
+    layer = MinibatchDiscrimination(6, kernels=3, dims=5)
+    copies = layer(torch.randn(1, 6).expand(5, -1))
+    assert copies.shape == (5, 9)
+    torch.testing.assert_close(copies[:, 6:], torch.full((5, 3), 4.0))
+    strangers = layer(1e4 * torch.randn(5, 6))
+    assert strangers[:, 6:].max() < 1e-3
+    x = torch.randn(5, 6)
+    order = torch.tensor([3, 0, 4, 2, 1])
+    torch.testing.assert_close(layer(x[order]), layer(x)[order])
+
+
+def test_minibatch_discrimination_by_hand():
+    """One kernel of two dimensions, T = 1: exp(-|1 - 3| - |1 - 2|) between the two pictures."""
+    layer = MinibatchDiscrimination(2, kernels=1, dims=2)
+    with torch.no_grad():
+        layer.T.copy_(torch.eye(2))
+    out = layer(torch.tensor([[1.0, 1.0], [3.0, 2.0]]))
+    torch.testing.assert_close(out[:, 2], torch.tensor([-3.0, -3.0]).exp())
+
+
+@pytest.mark.parametrize(("minibatch", "mixes"), [("none", False), ("discrimination", True), ("stddev", True)])
+def test_d_sees_its_batch_where_it_should(minibatch, mixes):
+    model = make(improved, minibatch=minibatch)
+    model.D.eval()
+    x = (0.1 * torch.rand(4, 1, 16, 12)).requires_grad_()
+    (gradient,) = torch.autograd.grad(model.D(x)[0][0], x)
+    assert (gradient[1:].abs().max() > 0) == mixes
+
+
+def test_real_and_fake_are_compared_apart():
+    model = make(improved)
+    sizes = [len(x) for x in inputs_of(model.D, lambda: step(model))]
+    assert sizes == [4, 4, 4], "D on real, D on fake, D for G: never both in one pass"
+
+
+def test_feature_matching_by_hand():
+    from elegan.adversarial.objectives import feature_matching
+
+    real, fake = torch.tensor([[1.0, 0.0], [3.0, 2.0]]), torch.tensor([[0.0, 5.0], [0.0, 1.0]])
+    assert feature_matching(real, fake).item() == pytest.approx((2 - 0) ** 2 + (1 - 3) ** 2)
+    assert feature_matching(real, real.flip(0)).item() == 0, "the mean is matched, not the pictures"
+
+
+@pytest.mark.parametrize(("goal", "listens"), [("verdict", True), ("features", False)])
+def test_feature_matching_gives_g_no_gradient_of_the_verdict(goal, listens):
+    """Where G matches features, what D's head says (here: turned over before G learns) must not matter to G."""
+    after = []
+    for sign in (1.0, -1.0):
+        model = make(improved, goal=goal, minibatch="none", D_lr=1e-20)
+        with torch.no_grad():
+            model.D.head.weight *= sign
+        step(model)
+        after.append(weights(model.G))
+    assert any(not torch.equal(a, b) for a, b in zip(*after, strict=True)) == listens
+
+
+def test_instance_noise_follows_its_law_and_fades_to_nothing():
+    from elegan.adversarial.stabilizers import instance_noise
+
+    torch.manual_seed(0)
+    added = instance_noise(torch.full((200, 1, 10, 10), 0.5), 0.3) - 0.5
+    assert added.mean().item() == pytest.approx(0, abs=0.01)
+    assert added.std().item() == pytest.approx(0.3, rel=0.02)
+    images = torch.rand(2, 1, 3, 3)
+    assert instance_noise(images, 0.0) is images
+
+    model = make(improved, noise=0.5, noise_share=0.5)
+    for seen, sigma in ((0, 0.5), (250, 0.25), (500, 0.0), (1000, 0.0)):
+        judged = inputs_of(model.D, lambda seen=seen: step(model, seen))
+        difference = judged[0] - batches(model, seen)[0].images
+        assert difference.std().item() == pytest.approx(sigma, rel=0.1, abs=1e-7)
+        assert (judged[1].abs().max() > 1) == (sigma > 0), "fakes are disturbed too"
+
+
+def test_with_noise_no_classifier_tells_two_points_apart():
+    """Real at +1, fake at -1: D's loss can come near 0, but not below the overlap when both are disturbed."""
+    from elegan.adversarial.objectives import OBJECTIVES
+    from elegan.adversarial.stabilizers import instance_noise
+
+    torch.manual_seed(0)
+    game, losses = OBJECTIVES["nonsaturating"], {}
+    for sigma in (0.0, 1.0):
+        real, fake = (instance_noise(torch.full((20_000,), at), sigma) for at in (1.0, -1.0))
+        ratio = 2 / max(sigma, 0.1) ** 2  # the log ratio of the two Gaussians is ratio * x: no D does better
+        losses[sigma] = game.D_real(ratio * real, torch.tensor(1.0)) + game.D_fake(ratio * fake, torch.tensor(0.0))
+    assert losses[0.0] < 1e-6
+    assert losses[1.0] > 0.5
+
+
+def test_the_best_discriminator_under_soft_targets():
+    """One-sided smoothing: D* = 0.9 p / (p + q), and fakes stay at 0. Flipping: D* = ((1-e) p + e q) / (p + q)."""
+    from elegan.adversarial.objectives import OBJECTIVES
+
+    game = OBJECTIVES["nonsaturating"]
+    for p, q in ((0.7, 0.3), (0.2, 0.8), (0.5, 0.5)):
+        for real_target, fake_target, best in (
+            (0.9, 0.0, 0.9 * p / (p + q)),
+            (0.9, 0.1, (0.9 * p + 0.1 * q) / (p + q)),  # the mean targets of flipping with e = 0.1
+        ):
+            z = torch.logit(torch.tensor([best])).requires_grad_()
+            loss = p * game.D_real(z, torch.tensor(real_target)) + q * game.D_fake(z, torch.tensor(fake_target))
+            (slope,) = torch.autograd.grad(loss, z)
+            assert slope.item() == pytest.approx(0, abs=1e-6)
+    assert improved.PRESETS["fashion-minibatch"].config.label_smoothing == 0.1

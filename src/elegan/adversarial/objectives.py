@@ -102,6 +102,14 @@ PAIRED_OBJECTIVES = {
 }
 
 
+def feature_matching(real_features: Tensor, fake_features: Tensor) -> Tensor:
+    """||E f(x) - E f(G(z))||^2 of features (N, F), for G in place of D's verdict (Salimans+ 2016, section 3.1).
+
+    The norm is a sum over features, squared as in the paper; the authors' program takes the mean absolute difference.
+    """
+    return (real_features.detach().float().mean(0) - fake_features.float().mean(0)).square().sum()
+
+
 def class_loss(class_logits: Tensor, labels: Tensor | None) -> Tensor:
     """-E log P(c | x) of the asked or true classes, from (N, K) (Odena+ 2017, eq. 3). 0 without classes (K = 0)."""
     if not class_logits.shape[1]:

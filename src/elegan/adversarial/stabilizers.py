@@ -24,6 +24,14 @@ def soft_targets(logits: Tensor, target: float, *, noise: float = 0.0, flip: flo
     return t
 
 
+def instance_noise(images: Tensor, sigma: float) -> Tensor:
+    """images + N(0, sigma^2), for all that D sees, real and fake (Sonderby+ 2017, section 2.4); 0 changes nothing.
+
+    The noise makes the two overlap, so that no D can tell them apart perfectly. Anneal sigma to 0 over the run.
+    """
+    return images + sigma * torch.randn_like(images) if sigma else images
+
+
 @torch.no_grad()
 def update_ema(average: nn.Module, net: nn.Module, decay: float) -> None:
     """average <- decay * average + (1 - decay) * net, in place.
