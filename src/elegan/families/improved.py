@@ -181,7 +181,7 @@ PRESETS = {
     "fashion-stddev": Preset(
         Config(minibatch="stddev"), "fashion-mnist", 20 * 60_000, "The same by one number, the batch's deviation.",
     ),
-    "fashion-feature-matching": Preset(
+    "fashion-matching": Preset(
         Config(minibatch="none", goal="features"), "fashion-mnist", 20 * 60_000,
         "G matches the mean of D's features instead of D's verdict.",
     ),
