@@ -134,6 +134,18 @@ def test_a_step_is_finite_and_moves_every_trainable_weight(preset):
             assert p.requires_grad, f"{name}.{key} was left frozen"
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_step_in_bfloat16_is_finite_and_keeps_weights_in_float32(family):
+    name = next(name for name, (owner, _) in PRESETS.items() if owner == family and name.endswith("tiny"))
+    model = make(name)
+    with Engine(torch.device("cpu"), "bf16").context():
+        values = train(model, 2)
+    assert all(torch.isfinite(value) for value in values.values())
+    for key, value in state(model).items():
+        assert torch.isfinite(value).all(), key
+        assert not value.is_floating_point() or value.dtype == torch.float32, key
+
+
 @pytest.mark.parametrize("preset", PRESETS)
 def test_the_sampler_follows_the_training(preset):
     model = make(preset)

@@ -11,6 +11,8 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from elegan import families
+from elegan.adversarial.objectives import OBJECTIVES
+from elegan.adversarial.stabilizers import clip_weights
 from elegan.errors import UserError
 from elegan.families import acgan, improved, infogan, r3gan, wgan
 from elegan.families.base import Batch, Clock, Family, ImageSpec
@@ -127,6 +129,31 @@ def test_clipped_after_every_update():
     assert limits[0] > 0.01, "initial weights are wider"
     assert max(limits[1:]) <= 0.01 + 1e-9
     assert max(p.abs().max() for p in model.D.parameters()) <= 0.01 + 1e-9
+
+
+def test_parallel_lines():
+    """Real at theta, fake at 0: a clipped critic's gap grows with theta, and so does what it tells G; a classifier is
+    as sure at every distance, and its minimax gradient is gone (Arjovsky+ 2017, example 1)."""
+    game, plain, one, zero = OBJECTIVES["wasserstein"], OBJECTIVES["minimax"], torch.ones(1), torch.zeros(1)
+    thetas, gaps, sure = [0.25, 0.5, 1.0, 2.0], [], []
+    for theta in thetas:
+        a = nn.Parameter(torch.zeros(1))
+        optimizer = torch.optim.RMSprop([a], 5e-3)
+        for _ in range(20):
+            optimizer.zero_grad()
+            (game.D_real(a * theta, one) + game.D_fake(a * 0.0, zero)).backward()
+            optimizer.step()
+            clip_weights([a], 0.01)
+        gaps.append(-(game.D_real(a * theta, one) + game.D_fake(a * 0.0, zero)).item())
+        steep = 40 / theta  # a classifier may be as steep as it likes: its logits are +-20 at either point
+        fake = torch.zeros(1, requires_grad=True)
+        logit = lambda x, s=steep, m=theta / 2: s * (x - m)
+        loss = plain.D_real(logit(torch.tensor([theta])), one) + plain.D_fake(logit(fake), zero)
+        (to_G,) = torch.autograd.grad(plain.G(logit(fake)), fake)
+        sure.append((loss.item(), to_G.abs().item()))
+    assert gaps == pytest.approx([0.01 * theta for theta in thetas], rel=1e-4)
+    assert max(loss for loss, _ in sure) < 1e-6
+    assert max(slope for _, slope in sure) < 1e-5
 
 
 def test_an_untamed_critic_is_refused():
@@ -547,7 +574,6 @@ def test_instance_noise_follows_its_law_and_fades_to_nothing():
 
 def test_with_noise_no_classifier_tells_two_points_apart():
     """Real at +1, fake at -1: D's loss can come near 0, but not below the overlap when both are disturbed."""
-    from elegan.adversarial.objectives import OBJECTIVES
     from elegan.adversarial.stabilizers import instance_noise
 
     torch.manual_seed(0)
@@ -562,8 +588,6 @@ def test_with_noise_no_classifier_tells_two_points_apart():
 
 def test_the_best_discriminator_under_soft_targets():
     """One-sided smoothing: D* = 0.9 p / (p + q), and fakes stay at 0. Flipping: D* = ((1-e) p + e q) / (p + q)."""
-    from elegan.adversarial.objectives import OBJECTIVES
-
     game = OBJECTIVES["nonsaturating"]
     for p, q in ((0.7, 0.3), (0.2, 0.8), (0.5, 0.5)):
         for real_target, fake_target, best in (
