@@ -42,7 +42,7 @@ class Config(FamilyConfig):
     """Numbers in the noise vector z ~ N(0, 1)."""
     embedding: int = Field(32, gt=0)
     """Numbers in the class embedding that is joined to z."""
-    upsampling: Literal["deconv", "nearest", "bilinear"] = "deconv"
+    upsampling: Literal["deconv", "nearest", "bilinear"] = "bilinear"
     """How G doubles a side: a transposed convolution, or a resize before a 3x3 convolution."""
     G_width: int = Field(64, gt=0)
     """Channels of G at the picture's size; doubled at each halving of the side."""
