@@ -114,6 +114,17 @@ def test_the_penalty_joins_the_critics_loss_and_no_other():
         assert (values["penalty"] > 0) == moves
 
 
+def test_the_penalty_is_given_real_and_fake_in_that_order():
+    model = make(wgan, penalty="r1")
+    given: list[tuple[Tensor, Tensor]] = []
+    model.penalty = lambda critic, real, fake, weight: given.append((real, fake)) or critic(real).sum() * 0
+    step(model)
+    assert [torch.equal(real, batch.images) for (real, _), batch in zip(given, batches(model), strict=True)] == [
+        True
+    ] * 2
+    assert all(fake.shape == real.shape and not torch.equal(fake, real) for real, fake in given)
+
+
 def test_gap_is_real_minus_fake_and_the_loss_its_negative():
     values = step(make(wgan))
     assert values["gap"].item() == pytest.approx(-values["D_loss"].item(), abs=1e-6)
@@ -183,6 +194,15 @@ def silence(model: Any) -> None:
     model.objective = model.objective._replace(
         D_real=lambda x, _: 0 * x.sum(), D_fake=lambda x, _: 0 * x.sum(), G=lambda x: 0 * x.sum()
     )
+
+
+@pytest.mark.parametrize(("family", "value", "better"), [(acgan, "G_class", -1), (infogan, "I_category", 1)])
+def test_g_learns_to_be_read(family, value, better):
+    """With D and Q at rest and no game, G alone makes its classes and codes easier to read."""
+    model = make(family, D_lr=1e-12, G_lr=5e-3, batch=32)
+    silence(model)
+    values = [step(model, at)[value].item() for at in range(25)]
+    assert better * (sum(values[-5:]) - sum(values[:5])) / 5 > 0.1
 
 
 # acgan
