@@ -1,0 +1,148 @@
+"""The fast formulations give the numbers of the plain ones."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from elegan import families
+from elegan.adversarial import objectives
+from elegan.families.base import Batch, Clock, ImageSpec
+from elegan.networks import layers
+
+
+def gradients(layer: nn.Module, x: torch.Tensor, weight: torch.Tensor) -> list[torch.Tensor]:
+    """Output, and gradients at the input, weight and bias, of sum(layer(x) * weight)."""
+    x = x.clone().requires_grad_()
+    out = layer(x)
+    found = torch.autograd.grad((out * weight).sum(), [x, *layer.parameters()])
+    return [out.detach(), *found]
+
+
+@pytest.mark.parametrize("kernel", [3, 5])
+@pytest.mark.parametrize("size", [(28, 28), (27, 30), (8, 13)])
+def test_folded_convolution_is_the_strided_one(kernel: int, size: tuple[int, int]) -> None:
+    fast = layers.conv(3, 8, kernel, 2)
+    assert isinstance(fast, layers.FoldedConv2d)
+    plain = nn.Conv2d(3, 8, kernel, 2, padding=kernel // 2)
+    plain.load_state_dict(fast.state_dict())
+    x = torch.randn(2, 3, *size)
+    weight = torch.randn_like(plain(x))
+    for ours, theirs in zip(gradients(fast, x, weight), gradients(plain, x, weight), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kernel", [3, 4, 5])
+@pytest.mark.parametrize("size", [(14, 14), (5, 9)])
+def test_folded_transposed_convolution_is_the_plain_one(kernel: int, size: tuple[int, int]) -> None:
+    fast = layers.up_conv(8, 3, kernel, 2)
+    assert isinstance(fast, layers.FoldedConvTranspose2d)
+    plain = nn.ConvTranspose2d(8, 3, kernel, 2, fast.padding, output_padding=fast.output_padding)
+    plain.load_state_dict(fast.state_dict())
+    x = torch.randn(2, 8, *size)
+    weight = torch.randn_like(plain(x))
+    for ours, theirs in zip(gradients(fast, x, weight), gradients(plain, x, weight), strict=True):
+        assert ours.shape == theirs.shape
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_wide_layers_are_not_folded() -> None:
+    assert type(layers.conv(64, 128, 5, 2)) is nn.Conv2d
+    assert type(layers.up_conv(128, 64, 5, 2)) is nn.ConvTranspose2d
+
+
+@pytest.mark.parametrize("p", [0.3, 0.4, 0.5])
+def test_dropout_drops_its_share_and_keeps_the_mean(p: float) -> None:
+    torch.manual_seed(0)
+    x = torch.ones(64, 32, 14, 14).to(memory_format=torch.channels_last)
+    y = layers.Dropout(p).train()(x)
+    n = x.numel()
+    assert abs((y == 0).float().mean().item() - p) < 5 * (p * (1 - p) / n) ** 0.5
+    kept = y[y != 0]
+    assert kept.unique().numel() == 1 and kept[0].item() == pytest.approx(1 / (1 - p), rel=1e-4)
+    assert y.is_contiguous(memory_format=torch.channels_last)
+    # neighbours are dropped independently: the mask is one draw of bits a value, not one for several
+    zero = (y == 0).float().permute(0, 2, 3, 1).flatten() - p
+    for lag in (1, 2, 3, 4, 32):
+        assert abs((zero[lag:] * zero[:-lag]).mean().item()) < 5 * p * (1 - p) / n**0.5
+
+
+def test_dropout_is_nothing_at_inference_and_follows_the_seed() -> None:
+    x = torch.randn(3, 5, 7, 7)
+    layer = layers.Dropout(0.5)
+    assert layer.eval()(x) is x
+    layer.train()
+    torch.manual_seed(1)
+    first = layer(x)
+    torch.manual_seed(1)
+    assert torch.equal(first, layer(x)) and not torch.equal(first, layer(x))
+    sliced = layer(x[:, 1:4])  # not dense in memory
+    assert sliced.shape == (3, 3, 7, 7) and bool(torch.isfinite(sliced).all())
+
+
+def test_shuffles_are_inverse_and_group_pixels() -> None:
+    x = torch.randn(2, 3, 8, 6)
+    assert torch.equal(layers.shuffle(layers.unshuffle(x)), x)
+    block = layers.unshuffle(x)[0, :, 1, 2].view(2, 2, 3)  # (row, column, channel) in the block
+    assert torch.equal(block, x[0, :, 2:4, 4:6].permute(1, 2, 0))
+    assert layers.unshuffle(torch.randn(1, 1, 5, 7)).shape == (1, 4, 3, 4)
+
+
+def test_spectral_norm_reaches_the_largest_singular_value() -> None:
+    torch.manual_seed(0)
+    layer = layers.spectral_norm(nn.Conv2d(6, 10, 3))
+    for _ in range(60):
+        layer.train()
+        weight = layer.weight
+    assert torch.linalg.matrix_norm(weight.detach().flatten(1), 2).item() == pytest.approx(1, rel=0.02)
+    layer.eval()
+    before = layer.parametrizations.weight[0].u.clone()
+    layer.weight  # reading it at inference moves nothing
+    assert torch.equal(before, layer.parametrizations.weight[0].u)
+
+
+@pytest.mark.parametrize("objective", ["nonsaturating", "minimax", "wasserstein"])
+def test_one_backward_pass_gives_the_gradients_of_two(objective: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    family = families.get("gan")
+    shape = {"batch": 8, "G_widths": (16, 8, 8), "D_widths": (8, 16), "D_dropout": 0.3, "updates": "shared"}
+    config = family.Config(**shape, objective=objective)
+    assert objectives.OBJECTIVES[objective].steep
+
+    def train(steep: bool) -> list[torch.Tensor]:
+        game = objectives.OBJECTIVES[objective]._replace(steep=steep)
+        monkeypatch.setitem(objectives.OBJECTIVES, objective, game)
+        torch.manual_seed(0)
+        model = family.Model(config, ImageSpec(1, 28, 28))
+        model.step([Batch(torch.rand(8, 1, 28, 28) * 2 - 1, None)], Clock(0, 1))
+        return [p.grad for net in model.parts.nets.values() for p in net.parameters() if p.grad is not None]
+
+    one_pass, two_passes = train(True), train(False)
+    assert max(g.abs().max().item() for g in one_pass) > 1e-3
+    for one, two in zip(one_pass, two_passes, strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-6)
+
+
+def test_bf16_follows_float32() -> None:
+    """The same seeds in both precisions: losses and pictures stay close over the first steps."""
+    from elegan.training.engine import Engine
+
+    family = families.get("gan")
+    config = families.preset("fashion-dcgan")[1].config.model_copy(update={"batch": 16, "G_widths": (32, 16, 16)})
+    images = (torch.rand(16, 1, 28, 28) * 2 - 1).contiguous(memory_format=torch.channels_last)
+
+    def train(precision: str) -> tuple[list[float], torch.Tensor]:
+        engine = Engine(torch.device("cpu"), precision)
+        torch.manual_seed(0)
+        model = family.Model(config, ImageSpec(1, 28, 28))
+        engine.place(model)
+        losses = []
+        for step in range(8):
+            torch.manual_seed(step)
+            with engine.context():
+                losses.append(model.step([Batch(images, None)], Clock(step, 8))["D_loss"].item())
+        return losses, model.sample(8, seed=0)
+
+    (fp32, a), (bf16, b) = train("fp32"), train("bf16")
+    assert fp32 == pytest.approx(bf16, rel=0.02)
+    assert (a - b).abs().mean().item() < 0.02
