@@ -1,6 +1,6 @@
 """Draw the README's pictures from a trained run: a sheet with one class a column, and latent interpolations.
 
-    python scripts/make_pictures.py runs/demo [--out docs/images]
+python scripts/make_pictures.py runs/demo [--out docs/images]
 """
 
 from __future__ import annotations
