@@ -127,8 +127,8 @@ def save_grid(model: Family, config: RunConfig, folder: RunFolder, images: int) 
     """Draw the fixed noise once more; conditional models show one class a column."""
     rows = columns = config.train.grid_side
     labels = None
-    if model.conditional:
-        columns = min(model.spec.classes, 10)
+    if model.categories:
+        columns = min(model.categories, 10)
         labels = torch.arange(columns).repeat(rows)
     samples = to_uint8(model.sample(rows * columns, labels, seed=GRID_SEED)).permute(0, 2, 3, 1).numpy()
     scale = max(1, round(56 / max(samples.shape[1:3])))

@@ -79,26 +79,32 @@ class Run:
 
     def labels(self, wanted: str | Sequence[int | str] | int, n: int) -> np.ndarray:
         """Labels (n,) int64 from `"balanced"`, `"0,3"`, `"sneaker"`, or a list or array of either, in turn."""
-        if not self.conditional:
+        if not self.model.categories:
             raise UserError(f"{self.path}: is not conditional, it cannot be asked for labels; leave them out")
         if isinstance(wanted, str):
             if wanted == "balanced":
-                return np.arange(n) % self.spec.classes
-            wanted = [wanted] if wanted.lower() in map(str.lower, self.class_names) else wanted.split(",")
+                return np.arange(n) % self.model.categories
+            wanted = [wanted] if wanted.lower() in map(str.lower, self._label_names) else wanted.split(",")
         found = [self._label(item) for item in np.asarray(wanted).ravel().tolist()]
         if not found:
             raise UserError("no labels given; use numbers, names or 'balanced'")
         return np.resize(np.array(found, np.int64), n)
 
+    @property
+    def _label_names(self) -> list[str]:
+        """What labels may be called: class names, but not for categories that a model has found by itself."""
+        return self.class_names if self.conditional else []
+
     def _label(self, item: int | str) -> int:
         text = str(item).strip()
-        lower = {name.lower(): i for i, name in enumerate(self.class_names)}
+        lower = {name.lower(): i for i, name in enumerate(self._label_names)}
         if isinstance(item, str) and text.lower() in lower:
             return lower[text.lower()]  # also where classes are called 1, 2, 3: a name comes before a number
-        if text.isdecimal() and len(text) < 10 and int(text) < self.spec.classes:
+        if text.isdecimal() and len(text) < 10 and int(text) < self.model.categories:
             return int(text)
-        names = ", ".join(f"{i} {name}" for i, name in enumerate(self.class_names[:20]))
-        hint = nearest(text, self.class_names)
+        names = ", ".join(f"{i} {name}" for i, name in enumerate(self._label_names[:20]))
+        names = names or f"0 to {self.model.categories - 1}"
+        hint = nearest(text, self._label_names)
         raise UserError(f"unknown label {text!r}{hint if hint.startswith('; did') else f'; known: {names}'}")
 
     def sample(
@@ -121,7 +127,7 @@ class Run:
             chosen = self.labels("balanced" if labels is None else labels, n)
         check_memory_for(n, self.spec)
         images, _ = draw(self.model, self._engine, n, chosen, seed, truncation)
-        return Samples(images, chosen, self.class_names)
+        return Samples(images, chosen, self._label_names)
 
     def evaluate(
         self, data: str | os.PathLike[str] | None = None, n: int = 10_000, seed: int = 0, **options: Any
