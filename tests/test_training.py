@@ -713,3 +713,12 @@ def test_every_step_has_its_own_noise_keyed_to_the_seed(tmp_path, data, monkeypa
         train(tmp_path / name, data, seed=seed)
     assert len(set(drawn["a"] + drawn["c"])) == 2 * STEPS
     assert drawn["a"] == drawn["b"]
+
+
+def test_a_missing_tensorboard_is_said_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"elegan\[track\]"):
+        elegan.train("tiny", out=tmp_path / "run", steps=1, tensorboard=True, show=False)
+    assert not (tmp_path / "run").exists()

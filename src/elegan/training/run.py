@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import signal
 import threading
@@ -131,6 +132,8 @@ def _start(config: RunConfig, folder: RunFolder, length: dict, stop: Callable[[]
         config = merge(folder.config(), config, folder)
     else:
         folder.check_free()
+    if config.train.tensorboard and importlib.util.find_spec("tensorboard") is None:
+        raise UserError("TensorBoard is missing: pip install 'elegan[track]', or --set tensorboard=false")
     dataset = open_split(config, "train")
     yield from (Warned(note) for note in [*dataset.notes, *(f"left out: {s}" for s in dataset.skipped)])
     spec = ImageSpec(dataset.channels, dataset.height, dataset.width, dataset.classes)
@@ -353,11 +356,9 @@ def describe_data(dataset: Dataset) -> dict[str, Any]:
 
 
 def tensorboard(folder: RunFolder) -> Callable[[Event], None]:
-    """A function that writes events to TensorBoard. UserError when the extra is not installed."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise UserError("TensorBoard is missing: pip install 'elegan[track]', or --set tensorboard=false") from None
+    """A function that writes events to TensorBoard."""
+    from torch.utils.tensorboard import SummaryWriter
+
     writer = SummaryWriter(str(folder / "tensorboard"))
 
     def write(event: Event) -> None:
