@@ -75,6 +75,12 @@ def has_bf16(device: torch.device) -> bool:
     return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
+def check_precision(engine: Engine) -> None:
+    """UserError when bf16 is asked of hardware that does not compute in it."""
+    if engine.precision == "bf16" and not has_bf16(engine.device):
+        raise UserError("--precision bf16: this machine computes bfloat16 in software only; use --precision fp32")
+
+
 def time_step(step: Callable[[], object], engine: Engine, seconds: float, warm_up: int = 1) -> float:
     """Median seconds of one call of `step`, over `seconds` and at least three calls, after a warm-up."""
     for _ in range(warm_up):

@@ -21,6 +21,7 @@ from elegan.families.base import Clock, Family, ImageSpec
 from elegan.training.engine import (
     Engine,
     available_memory,
+    check_precision,
     describe_device,
     has_bf16,
     peak_memory,
@@ -93,8 +94,7 @@ def plan(config: RunConfig, spec: ImageSpec, feed_for: Callable[[torch.device], 
     device = pick_device(config.train.device)
     feed = feed_for(device)
     wanted = config.train.precision
-    if wanted == "bf16" and not has_bf16(device):
-        raise UserError("--precision bf16: this machine computes bfloat16 in software only; use --precision fp32")
+    check_precision(Engine(device, wanted))
     choices = ["bf16", "fp32"] if wanted == "auto" and has_bf16(device) else ["fp32" if wanted == "auto" else wanted]
 
     timing = config.model_copy(update={"train": config.train.model_copy(update={"images": 10**9})})

@@ -22,7 +22,7 @@ from elegan.data import Dataset, open_data
 from elegan.errors import UserError
 from elegan.families.base import ImageSpec
 from elegan.training import checkpoint
-from elegan.training.engine import Engine, describe_device, peak_memory, pick_device
+from elegan.training.engine import Engine, check_precision, describe_device, peak_memory, pick_device
 from elegan.training.events import Event, Finished, Grid, Planned, Scores, Step, Stopped, Warned
 from elegan.training.feed import Feed
 from elegan.training.folder import RunFolder
@@ -187,6 +187,7 @@ def _continue(config: RunConfig, folder: RunFolder, dataset: Dataset, spec: Imag
             f"then) than {config.data.source!r} is now; name that data with --data, or choose another --out"
         )
     engine = Engine(pick_device(config.train.device), config.train.precision)
+    check_precision(engine)
     with enough_memory(config):
         model = build_model(config, spec, engine)
     at = Progress()
