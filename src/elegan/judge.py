@@ -89,8 +89,8 @@ def read_samples(target: Any) -> tuple[np.ndarray, np.ndarray | None]:
                 labels = archive["labels"] if "labels" in archive.files else None
         except KeyError:
             raise UserError(f"{path}: holds no array 'images'; `elegan sample --out FILE.npz` writes one") from None
-        except Exception as error:  # a damaged zip or array raises any of ten kinds
-            raise UserError(f"{path}: cannot be read as an .npz ({type(error).__name__}: {error})") from None
+        except Exception:  # a damaged zip or array raises any of ten kinds
+            raise UserError(f"{path}: not an .npz of plain arrays, or damaged; write it anew") from None
         return _checked(images, labels, str(path))
     if path.is_dir():
         from elegan.data import open_data
