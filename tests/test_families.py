@@ -204,6 +204,36 @@ def test_sampling_leaves_the_training_alone(preset):
 
 
 @pytest.mark.parametrize("preset", PRESETS)
+def test_logits_are_larger_for_what_is_real_and_leave_the_training_alone(preset):
+    model, other = make(preset), make(preset)
+    bright = [Batch(b.images * 0.2 + 0.8, b.labels) for b in batches(model)]  # (N, C, H, W), unlike any new G's
+    images, labels = bright[0]
+    fake = model.sample(len(images), labels if model.categories else None, seed=0)
+
+    def gap() -> torch.Tensor:
+        return model.logits(images, labels).mean() - model.logits(fake, labels).mean()
+
+    before = gap()
+    for i in range(80):
+        for m in (model, other):
+            torch.manual_seed(i)
+            m.step(bright, Clock(0, 10**6))
+        if i >= 5 and gap() > before:
+            break
+    assert gap() > before, "D learns to tell them apart"
+    modes = {name: [module.training for module in net.modules()] for name, net in model.parts.nets.items()}
+    real_logits, fake_logits = model.logits(images, labels), model.logits(fake, labels)
+    assert real_logits.shape == fake_logits.shape == (len(images),)
+    assert real_logits.dtype == torch.float32
+    assert not real_logits.requires_grad
+    assert torch.equal(model.logits(images, labels), real_logits), "evaluation mode has no randomness"
+    assert modes == {name: [module.training for module in net.modules()] for name, net in model.parts.nets.items()}
+    train(model, 2)
+    train(other, 2)
+    assert same(state(model), state(other)) == []
+
+
+@pytest.mark.parametrize("preset", PRESETS)
 def test_labels_choose_the_class(preset):
     model = make(preset)
     if not model.conditional:

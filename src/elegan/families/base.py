@@ -12,7 +12,8 @@ The file is found by its name: nothing is registered.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
@@ -135,6 +136,14 @@ class Family(ABC):
     def draw(self, n: int, labels: Tensor | None, generator: torch.Generator, truncation: float = 1.0) -> Tensor:
         """`n` images (n, C, H, W) in [-1, 1]; all randomness comes from `generator` (on the CPU)."""
 
+    @abstractmethod
+    def logits(self, images: Tensor, labels: Tensor | None) -> Tensor:
+        """D's logits (N,) float32 of `images` (N, C, H, W) in [-1, 1] with `labels` (N,) int64 or None, on the device.
+
+        Larger means more real. D is in evaluation mode, its own mode comes back, and no gradient is kept: with
+        `judging(D)`. Where a D compares the pictures of a batch, give it batches of the training's size and one kind.
+        """
+
     @property
     def device(self) -> torch.device:
         """Where the networks are."""
@@ -172,6 +181,19 @@ def mix(*numbers: int) -> int:
         state = (state ^ state >> 27) * 0x94D049BB133111EB & (2**64 - 1)
         state ^= state >> 31
     return state >> 1
+
+
+@contextmanager
+def judging(net: nn.Module) -> Iterator[None]:
+    """Within the block `net` is in evaluation mode and no gradient is kept; then every layer has its own mode again."""
+    modes = [(module, module.training) for module in net.modules()]
+    net.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
 
 
 def minimize(loss: Tensor, optimizer: torch.optim.Optimizer) -> None:

@@ -32,7 +32,7 @@ from elegan.adversarial.stabilizers import (
     truncated_normal,
     update_ema,
 )
-from elegan.families.base import Batch, Clock, Family, FamilyConfig, ImageSpec, Preset, minimize
+from elegan.families.base import Batch, Clock, Family, FamilyConfig, ImageSpec, Preset, judging, minimize
 from elegan.networks.conv import ConvFeatures, ConvGenerator
 from elegan.networks.layers import init_glorot
 from elegan.networks.minibatch import MinibatchDiscrimination, MinibatchStd
@@ -164,6 +164,10 @@ class Model(Family):
             "D_real": share_above(real_logits, self.objective.threshold),
             "D_fake": 1 - share_above(fake_logits, self.objective.threshold),
         }
+
+    def logits(self, images: Tensor, labels: Tensor | None) -> Tensor:
+        with judging(self.D):
+            return self.D(images)[0].float()
 
     def draw(self, n: int, labels: Tensor | None, generator: torch.Generator, truncation: float = 1.0) -> Tensor:
         z = truncated_normal((n, self.config.z_dim), truncation, generator).to(self.device)

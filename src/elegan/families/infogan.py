@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from elegan.adversarial.objectives import OBJECTIVES, category_information, codes_information, share_above
 from elegan.adversarial.stabilizers import ema_decay, frozen, learning_rate, set_learning_rate, update_ema
-from elegan.families.base import Batch, Clock, Family, FamilyConfig, ImageSpec, Preset, minimize
+from elegan.families.base import Batch, Clock, Family, FamilyConfig, ImageSpec, Preset, judging, minimize
 from elegan.networks.conv import ConvFeatures, ConvGenerator
 from elegan.networks.layers import init_glorot
 
@@ -168,6 +168,10 @@ class Model(Family):
         """G's input (N, z_dim + K + J): noise (N, z_dim), the category (N,) as one-hot, the numbers (N, J)."""
         one_hot = nn.functional.one_hot(category, self.config.code_categories).to(z.dtype)
         return torch.cat([z, one_hot, numbers], 1)
+
+    def logits(self, images: Tensor, labels: Tensor | None) -> Tensor:
+        with judging(self.D):
+            return self.D(images)[0].float()
 
     def draw(self, n: int, labels: Tensor | None, generator: torch.Generator, truncation: float = 1.0) -> Tensor:
         """`labels` (n,) choose the category; without them it is drawn too. U(-truncation, truncation) else."""

@@ -31,7 +31,7 @@ from elegan.adversarial.stabilizers import (
     truncated_normal,
     update_ema,
 )
-from elegan.families.base import Batch, Clock, Family, FamilyConfig, ImageSpec, Preset, minimize
+from elegan.families.base import Batch, Clock, Family, FamilyConfig, ImageSpec, Preset, judging, minimize
 from elegan.networks.layers import ConditionalBatchNorm, Crop, FromMap, ToMap, base_size, spectral_norm, unshuffle
 
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -187,6 +187,10 @@ class Model(Family):
             "D_real": share_above(real_logits, self.objective.threshold),
             "D_fake": 1 - share_above(fake_logits, self.objective.threshold),
         }
+
+    def logits(self, images: Tensor, labels: Tensor | None) -> Tensor:
+        with judging(self.D):
+            return self.D(images, labels).float()
 
     def draw(self, n: int, labels: Tensor | None, generator: torch.Generator, truncation: float = 1.0) -> Tensor:
         z = truncated_normal((n, self.config.z_dim), truncation, generator).to(self.device)

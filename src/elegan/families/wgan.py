@@ -33,7 +33,7 @@ from elegan.adversarial.stabilizers import (
     update_ema,
 )
 from elegan.errors import UserError
-from elegan.families.base import Batch, Clock, Family, FamilyConfig, ImageSpec, Preset, minimize
+from elegan.families.base import Batch, Clock, Family, FamilyConfig, ImageSpec, Preset, judging, minimize
 from elegan.networks.conv import ConvDiscriminator, ConvGenerator
 
 Widths = tuple[Annotated[int, Field(gt=0)], ...]
@@ -170,6 +170,10 @@ class Model(Family):
             return {}
         threshold = self.objective.threshold
         return {"D_real": share_above(real_logits, threshold), "D_fake": 1 - share_above(fake_logits, threshold)}
+
+    def logits(self, images: Tensor, labels: Tensor | None) -> Tensor:
+        with judging(self.D):
+            return self.D(images, labels).float()
 
     def draw(self, n: int, labels: Tensor | None, generator: torch.Generator, truncation: float = 1.0) -> Tensor:
         z = truncated_normal((n, self.config.z_dim), truncation, generator).to(self.device)
