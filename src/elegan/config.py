@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, TypeAdapter, ValidationError
 
 from elegan.errors import UserError, nearest
 
@@ -48,11 +48,13 @@ class DataConfig(Section):
     """Leave out files that cannot be read (they are named) instead of stopping."""
     mirror: bool = False
     """Flip each picture left to right with probability 1/2."""
+    validation: float = Field(0.0, ge=0, le=0.5)
+    """Share of the training images left out of training, to choose by; `elegan tune` scores on them."""
 
 
 def data_options(config: DataConfig) -> dict[str, Any]:
     """The keyword arguments of `open_data` that these settings are."""
-    options = config.model_dump(include={"size", "channels", "crop", "background", "skip_broken"})
+    options = config.model_dump(include={"size", "channels", "crop", "background", "skip_broken", "validation"})
     labels = None if config.labels is None else "none" if config.labels == "ignore" else config.labels
     return options | {"labels": labels}
 
@@ -280,13 +282,26 @@ def _validated(cls: type[M], section: str, values: Mapping[str, Any], where: str
     for key, value in values.items():
         if key not in cls.model_fields:
             raise UserError(f"{prefix}unknown setting {f'{section}.{key}'!r}{nearest(str(key), cls.model_fields)}")
-        annotation = cls.model_fields[key].annotation
-        is_text = annotation is str
-        read[key] = _from_text(value, choices(annotation)) if isinstance(value, str) and not is_text else value
+        read[key] = _read_text(cls, key, value)
     try:
         return cls.model_validate(read)
     except ValidationError as error:
         raise UserError(f"{prefix}{section}.{one_line(error)}") from None
+
+
+def read_value(cls: type[BaseModel], section: str, key: str, value: Any) -> Any:
+    """One setting's value, or its text, checked against its own type and limits. UserError when it does not fit."""
+    annotation: Any = cls.model_fields[key].rebuild_annotation()
+    try:
+        adapter: TypeAdapter[Any] = TypeAdapter(annotation, config=ConfigDict(allow_inf_nan=False))
+        return adapter.validate_python(_read_text(cls, key, value))
+    except ValidationError as error:
+        raise UserError(f"{section}.{key} = {value!r}: {one_line(error).removeprefix('settings: ')}") from None
+
+
+def _read_text(cls: type[BaseModel], key: str, value: Any) -> Any:
+    annotation = cls.model_fields[key].annotation
+    return value if annotation is str or not isinstance(value, str) else _from_text(value, choices(annotation))
 
 
 def choices(annotation: Any) -> list[Any]:

@@ -52,7 +52,7 @@ def run_data(run: Any, data: str | os.PathLike[str] | None = None) -> tuple[Any,
     }
     if data is None:
         return _splits(run.config.data.source, **options)
-    return _splits(data, **options | {"labels": None})  # the run's label file is its own data's
+    return _splits(data, **options | {"labels": None, "validation": 0})  # the label file is the run's own data's
 
 
 def _splits(source: Any, **options: Any) -> tuple[Any, Any]:

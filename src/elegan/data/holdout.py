@@ -16,7 +16,7 @@ from elegan.errors import UserError
 SHARE = 0.1
 
 
-def in_test(keys: Sequence[str], where: Path | str) -> np.ndarray:
+def in_test(keys: Sequence[str], where: Path | str, share: float = SHARE) -> np.ndarray:
     """bool (N,): which items are held out, from their content hashes (hex, at least 8 digits).
 
     Small data keeps both sides non-empty: the lowest hash is always held out, the highest never.
@@ -25,5 +25,5 @@ def in_test(keys: Sequence[str], where: Path | str) -> np.ndarray:
     distinct = sorted(set(keys))
     if len(distinct) < 2:
         raise UserError(f"{where}: needs at least two different images, so that one can be held out for judging")
-    limit = int(SHARE * 2**32)
+    limit = int(share * 2**32)
     return np.array([k != distinct[-1] and (int(k[:8], 16) < limit or k == distinct[0]) for k in keys])

@@ -18,7 +18,7 @@ from elegan.errors import UserError, nearest
 
 NAMES = ("fashion-mnist", "garments", "mnist")
 ALIASES = {"fashion_mnist": "fashion-mnist", "fashionmnist": "fashion-mnist", "fmnist": "fashion-mnist"}
-SPLITS = ("train", "test")
+SPLITS = ("train", "test", "validation")
 
 
 def open_data(
@@ -31,11 +31,12 @@ def open_data(
     background: str = "white",
     labels: str | os.PathLike[str] | None = None,
     skip_broken: bool = False,
+    validation: float = 0.0,
     limit: int | None = None,
     seed: int = 0,
     download: bool = True,
 ) -> Dataset:
-    """Open one split ("train" or "test") of a data set.
+    """Open one split ("train", "test" or "validation") of a data set.
 
     `source`: "fashion-mnist", "mnist", "garments" (drawn by this package), a folder or zip of images, a folder
     with the four IDX files, or an `.npz` with `images` uint8 (N, H, W, C) and, if labelled, `labels` (N,).
@@ -47,6 +48,8 @@ def open_data(
       behind transparency and in padding.
     - `labels`: a CSV or JSON file for a folder or zip; "none" to ignore labels (see `elegan.data.labels`).
     - `skip_broken`: leave unreadable images out (named in `Dataset.skipped`) instead of stopping.
+    - `validation`: the share of the training images that the split "validation" takes from "train", to choose
+      settings by without looking at the test images.
     - `limit`: at most so many images, the first ones; for garments, how many are drawn.
     - `seed`: of the drawn garments. `download`: whether missing named data may be fetched.
 
@@ -59,6 +62,11 @@ def open_data(
         raise UserError(f"unknown split {split!r}{nearest(str(split), SPLITS)}")
     if limit is not None and limit < 1:
         raise UserError(f"limit={limit} leaves no images; give a number of at least 1")
+    if not 0 <= validation <= 0.5:
+        raise UserError(f"validation={validation} is not a share of the training images; give one from 0 to 0.5")
+    if split == "validation" and validation == 0:
+        raise UserError("no share of the training images is held out for validation; give one, such as validation=0.1")
+    side, split = split, "train" if split == "validation" else split
     ignore_labels = labels is not None and os.fspath(labels) == "none"
     wanted = parse_size(size)
     check_options(channels, crop, background)
@@ -67,7 +75,8 @@ def open_data(
         from elegan.data.garments import garments_dataset
 
         _no_label_file(name, labels)
-        return garments_dataset(split, size=wanted, channels=channels, seed=seed, count=limit)
+        drawn = garments_dataset(split, size=wanted, channels=channels, seed=seed, count=limit)
+        return without_validation(drawn, side, validation)
     if name is not None:
         _no_label_file(name, labels)
         data = _open_named(name, split, download)
@@ -89,6 +98,7 @@ def open_data(
             data = open_folder(path, split, labels=labels, skip_broken=skip_broken, **options)  # type: ignore[arg-type]
     if ignore_labels and data.labels is not None:
         data = replace(data, labels=None, class_names=[], fingerprint="")
+    data = without_validation(data, side, validation)
     if limit is not None and limit < len(data):
         marks = None if data.labels is None else data.labels[:limit]
         data = replace(data, images=data.images[:limit], labels=marks, fingerprint="")
@@ -151,6 +161,22 @@ def _open_idx(folder: Path, split: str) -> Dataset:
         notes.append(f"{folder} has only the {only} files: a tenth, chosen by content, is held out as test")
     names = idx.CLASS_NAMES[known] if known else [str(i) for i in range(int(labels.max()) + 1)]
     return Dataset(known or folder.resolve().name, images[:, None], labels, list(names), split, notes=notes)
+
+
+def without_validation(data: Dataset, side: str, share: float) -> Dataset:
+    """The side "train" or "validation" of a training split, divided by content; other data as it is."""
+    if not share or data.split != "train":
+        return data
+    keys = [hashlib.sha256(b"validation" + np.ascontiguousarray(image).data).hexdigest() for image in data.images]
+    rows = np.flatnonzero(in_test(keys, data.name, share) == (side == "validation"))
+    return replace(
+        data,
+        images=data.images[rows],
+        labels=None if data.labels is None else data.labels[rows],
+        attributes={key: values[rows] for key, values in data.attributes.items()},
+        split=side,
+        fingerprint="",
+    )
 
 
 def held_out_rows(images: np.ndarray, split: str, where: Path) -> np.ndarray:
