@@ -247,11 +247,13 @@ def _grid(back: Tensor, height: int, width: int) -> Tensor:
         (torch.arange(fine, device=back.device) - (side - 1) - delay) / 2
         for fine, side in zip(sides, (height, width), strict=True)
     )
-    places = torch.stack([x.expand(sides[0], -1), y[:, None].expand(-1, sides[1]), torch.ones(sides).to(x)], -1)
-    source = places.view(-1, 3) @ back[:, :2].mT  # (N, P Q, 2), pixels from the centre
-    centre = torch.tensor([width - 1 + delay, height - 1 + delay], device=back.device)
-    last = torch.tensor([sides[1] - 1.0, sides[0] - 1.0], device=back.device)
-    return ((2 * source + centre) * 2 / last - 1).view(len(back), *sides, 2)
+    source = [row[:, 0] * x + row[:, 1] * y[:, None] + row[:, 2] for row in back[:, :2, :, None, None].unbind(1)]
+    # pixels from the centre -> fine places -> -1 .. 1 from the first to the last of them
+    scaled = [
+        (2 * place + side - 1 + delay) * 2 / (fine - 1) - 1
+        for place, side, fine in zip(source, (width, height), reversed(sides), strict=True)
+    ]
+    return torch.stack(scaled, -1)  # x comes first
 
 
 #: The wavelet sym6 (Daubechies' least asymmetric one with six vanishing moments), 12 taps whose squares sum to 1.
