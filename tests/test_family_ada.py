@@ -1,0 +1,121 @@
+"""ADA and DiffAugment: what D is shown in both steps, and the controller of p."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from elegan.adversarial.augment import AUGMENTATIONS
+from elegan.families import ada
+from elegan.families.base import Batch, Clock, ImageSpec
+
+SPEC = ImageSpec(3, 16, 12, 3)
+
+
+def make(**changes: Any) -> Any:
+    torch.manual_seed(0)
+    config = ada.PRESETS["tiny"].config
+    return ada.Model(ada.Config(**(config.model_dump() | {"batch": 4} | changes)), SPEC)
+
+
+def batch(seed: int = 0) -> list[Batch]:
+    generator = torch.Generator().manual_seed(seed)
+    return [Batch(torch.rand((4, 3, 16, 12), generator=generator) * 2 - 1, torch.arange(4) % 3)]
+
+
+def step(model: Any, at: int = 0) -> dict[str, Tensor]:
+    torch.manual_seed(at)
+    return model.step(batch(at), Clock(at, 1000))
+
+
+@pytest.mark.parametrize("r1", [0.0, 1.0])
+def test_all_that_d_sees_is_augmented_in_both_steps(r1):
+    """Whatever reaches D, in its own step, for R1 and in G's, has come out of the augmentation."""
+    model = make(augment="diffaugment", r1=r1, r1_every=1)
+    made: list[Tensor] = []
+    seen: list[Tensor] = []
+    plain = model.augment
+
+    def augment(images: Tensor, p: Any) -> Tensor:
+        made.append(plain(images, p))
+        return made[-1]
+
+    model.augment = augment
+    model.D.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    step(model)
+    assert len(seen) == len(made) == (3 if r1 else 2)
+    assert all(a is b for a, b in zip(seen, made, strict=True))
+    assert [len(x) for x in seen] == ([8, 4, 4] if r1 else [8, 4]), "real and fake together, [real for R1,] G's fakes"
+
+
+def test_g_gets_its_gradient_through_the_augmentation():
+    """An augmentation that hides everything leaves G without a gradient."""
+    for hides in (False, True):
+        model = make(augment="diffaugment", r1=0.0)
+        scale = 0.0 if hides else 1.0
+        model.augment = lambda images, p, scale=scale: images * scale
+        before = model.G.layers[0].weight.detach().clone()
+        step(model)
+        assert torch.equal(before, model.G.layers[0].weight) == hides
+
+
+def controlled(sure: float, steps: int, **changes: Any) -> list[float]:
+    """p after each step of a model whose D says `sure` times one of every real picture."""
+    model = make(ada_images=64, ada_interval=2, **changes)
+    p = []
+    for _ in range(steps):
+        model.adapt(torch.tensor([sure, sure, sure, -sure]))
+        p.append(round(model.parts.values["p"].item(), 6))
+    return p
+
+
+def test_p_follows_how_sure_d_is_every_interval():
+    """Four pictures a step, two steps an interval: p moves by 8 / 64 after every second step."""
+    assert controlled(1.0, 6) == [0] * 6, "r_t = (3 - 1) / 4 is below 0.6"
+    assert controlled(1.0, 6, ada_target=0.4) == [0, 0.125, 0.125, 0.25, 0.25, 0.375]
+
+
+def test_p_falls_when_d_is_unsure_and_forgets_old_signs():
+    model = make(ada_images=64, ada_interval=1)
+    model.parts.values["p"] = torch.tensor(0.5)
+    model.adapt(torch.ones(4))
+    assert model.parts.values["p"].item() == pytest.approx(0.5 + 4 / 64)
+    model.adapt(-torch.ones(4))
+    assert model.parts.values["p"].item() == pytest.approx(0.5), "the signs before do not count again"
+    assert model.parts.values["signs_count"].item() == 0
+
+
+@pytest.mark.parametrize(("augment", "start"), [("none", 1.0), ("diffaugment", 1.0), ("ada", 0.0)])
+def test_only_adas_p_moves(augment, start):
+    model = make(augment=augment, ada_target=-0.99, ada_images=8, ada_interval=1)
+    assert model.parts.values["p"].item() == start
+    values = [step(model, at)["p"].item() for at in range(3)]
+    assert model.augment is AUGMENTATIONS[augment]
+    assert (values[-1] != start) == (augment == "ada")
+
+
+def test_r1_is_lazy_and_scaled_by_its_interval():
+    """On one step in `r1_every`, with the weight times the interval."""
+    model = make(augment="none", r1=2.0, r1_every=3)
+    weights = []
+    original = ada.r1
+    ada.r1 = lambda critic, real, fake, weight: weights.append(weight) or original(critic, real, fake, weight)
+    try:
+        for i in range(7):
+            torch.manual_seed(i)
+            model.step(batch(i), Clock(4 * i, 1000))
+    finally:
+        ada.r1 = original
+    assert weights == [6.0] * 3
+
+
+def test_logits_are_of_the_pictures_as_they_are():
+    model = make(augment="diffaugment")
+    x, y = batch()[0]
+    torch.manual_seed(0)
+    a = model.logits(x, y)
+    torch.manual_seed(1)
+    assert torch.equal(a, model.logits(x, y))
