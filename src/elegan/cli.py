@@ -35,6 +35,13 @@ class Device(StrEnum):
     cuda = "cuda"
 
 
+class Format(StrEnum):
+    text = "text"
+    json = "json"
+    markdown = "markdown"
+    latex = "latex"
+
+
 class Precision(StrEnum):
     auto = "auto"
     fp32 = "fp32"
@@ -44,7 +51,8 @@ class Precision(StrEnum):
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, as `elegan train` makes.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 DataOption = Annotated[
-    str | None, typer.Option("--data", help="fashion-mnist, mnist, garments, or a folder, zip or npz of images.")
+    str | None,
+    typer.Option("--data", help="fashion-mnist, mnist, stacked-mnist, garments, or a folder, zip or npz of images."),
 ]
 
 
@@ -130,13 +138,30 @@ def evaluate(
         str, typer.Option(help="auto, fashion, digits, descriptors, pixels, or a .safetensors of this package.")
     ] = "auto",
     truncation: Annotated[float, typer.Option(help="Of a run's samples, in (0, 1].")] = 1.0,
+    per_class: Annotated[bool, typer.Option("--per-class", help="Also a table of the numbers of each class.")] = False,
+    cas: Annotated[
+        bool, typer.Option("--cas", help="Also train a classifier on the labelled samples and test it on real images.")
+    ] = False,
+    cas_seeds: Annotated[int, typer.Option(min=1, help="How many such trainings, for its error bar.")] = 1,
+    form: Annotated[
+        Format, typer.Option("--format", help="text, json, or rows of a table: markdown, latex.")
+    ] = Format.text,
     as_json: JsonOption = False,
 ) -> None:
     """Score a run or a set of images against real ones: distances, coverage, copies, with floor and protocol."""
     from elegan.judge import evaluate as judge
 
-    scores = judge(target, data, n=n, seed=seed, features=features, truncation=truncation)
-    print(json.dumps(scores.to_dict(), indent=1) if as_json else str(scores))
+    def say(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    trainings = cas_seeds if cas or cas_seeds > 1 else 0
+    scores = judge(target, data, n=n, seed=seed, features=features, truncation=truncation, cas=trainings, say=say)
+    if as_json or form is Format.json:
+        print(json.dumps(scores.to_dict(), indent=1))
+    elif form is Format.text:
+        print(scores.to_text(per_class))
+    else:
+        print((scores.to_markdown if form is Format.markdown else scores.to_latex)(target.stem, per_class))
 
 
 @app.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +21,23 @@ def evaluate(
     seed: int = 0,
     features: str = "auto",
     truncation: float = 1.0,
+    cas: int = 0,
+    say: Callable[[str], None] | None = None,
 ) -> Any:
     """Score generated images against the test split of `data`; what `elegan evaluate` does.
 
     `target`: a `Run` or its folder, an `.npz` with `images` uint8 (N, H, W, C) [and `labels` (N,)], a folder of
     images, or an array. `data` defaults to a run's own. `n` samples are drawn from a run; of a file at most
-    `n` are used. Returns `Scores`, whose `str` is a table. Raises UserError for anything that does not fit.
+    `n` are used. `cas`: how many classifiers to train on the samples, and on as many real images, for the
+    classification accuracy score; `say` is told how long that takes. Returns `Scores`, whose `str` is a table.
+    Raises UserError for anything that does not fit.
     """
     from elegan.metrics.evaluate import evaluate as score
 
     if n < 1:
         raise UserError(f"{n} samples asked for; at least 20 are needed")
     run = _as_run(target)
-    options: dict[str, Any] = {"features": features, "n": n, "seed": seed}
+    options: dict[str, Any] = {"features": features, "n": n, "seed": seed, "cas": cas, "say": say}
     if run is not None:
         train, test = run_data(run, data)
         samples = run.sample(n, seed=seed, truncation=truncation)

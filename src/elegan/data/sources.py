@@ -16,8 +16,9 @@ from elegan.data.fit import check_options, fit_array, parse_size
 from elegan.data.holdout import in_test
 from elegan.errors import UserError, nearest
 
-NAMES = ("fashion-mnist", "garments", "mnist")
+NAMES = ("fashion-mnist", "garments", "mnist", "stacked-mnist")
 ALIASES = {"fashion_mnist": "fashion-mnist", "fashionmnist": "fashion-mnist", "fmnist": "fashion-mnist"}
+ALIASES |= {"stacked_mnist": "stacked-mnist", "stackedmnist": "stacked-mnist"}
 SPLITS = ("train", "test", "validation")
 
 
@@ -38,8 +39,9 @@ def open_data(
 ) -> Dataset:
     """Open one split ("train", "test" or "validation") of a data set.
 
-    `source`: "fashion-mnist", "mnist", "garments" (drawn by this package), a folder or zip of images, a folder
-    with the four IDX files, or an `.npz` with `images` uint8 (N, H, W, C) and, if labelled, `labels` (N,).
+    `source`: "fashion-mnist", "mnist", "garments" (drawn by this package), "stacked-mnist" (composed from MNIST), a
+    folder or zip of images, a folder with the four IDX files, or an `.npz` with `images` uint8 (N, H, W, C) and, if
+    labelled, `labels` (N,).
     A folder that is called like a built-in name is reached as "./mnist".
 
     - `size`: a number, (height, width) or "HxW"; by default that of the data (for images: their common size
@@ -50,8 +52,8 @@ def open_data(
     - `skip_broken`: leave unreadable images out (named in `Dataset.skipped`) instead of stopping.
     - `validation`: the share of the training images that the split "validation" takes from "train", to choose
       settings by without looking at the test images.
-    - `limit`: at most so many images, the first ones; for garments, how many are drawn.
-    - `seed`: of the drawn garments. `download`: whether missing named data may be fetched.
+    - `limit`: at most so many images, the first ones; for garments and Stacked MNIST, how many are made.
+    - `seed`: of the drawn garments and the stacked digits. `download`: whether missing named data may be fetched.
 
     Data without a test side of its own (no test/, val/ folder) gets one: each image whose content hash falls into
     the lowest tenth. An image never changes sides when others are added, and copies of it are on the same side.
@@ -79,7 +81,12 @@ def open_data(
         return without_validation(drawn, side, validation)
     if name is not None:
         _no_label_file(name, labels)
-        data = _open_named(name, split, download)
+        if name == "stacked-mnist":
+            from elegan.data.stacked import stacked_mnist
+
+            data = stacked_mnist(_open_named("mnist", split, download), seed=seed, count=limit)
+        else:
+            data = _open_named(name, split, download)
     else:
         path = Path(source).expanduser()
         check_path(path)

@@ -8,41 +8,28 @@ little; label accuracy and the copy numbers therefore take the test images thems
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from elegan.errors import UserError
-from elegan.metrics import distances
+from elegan.metrics import cas as teaching
 from elegan.metrics import labels as label_metrics
-from elegan.metrics.features import Extracted, load_features
-from elegan.metrics.manifold import Balls, balls, prdc
+from elegan.metrics.classes import ByClass, fields
+from elegan.metrics.features import Extracted, Features, load_features
+from elegan.metrics.inputs import Split, as_split, content_key, draw_rows, samples_and_labels, size
+from elegan.metrics.matrix import Estimate
 from elegan.metrics.memorisation import Copying, CopyTest
-from elegan.metrics.scores import Numbers, Protocol, Scores
-from elegan.metrics.wasserstein import sliced_wasserstein
+from elegan.metrics.reference import K_DC, K_PR, MODES, Looked, Reference, look
+from elegan.metrics.scores import ClassNumbers, ClassScores, Numbers, Protocol, Scores, Suspect
+from elegan.metrics.stacked import CHANNELS, ChannelFeatures
 
-K_PR, K_DC = 3, 5
-SMALLEST = 20  # below this not one of the numbers means anything
-SMALL = 2_000
-AUTO = {"fashion-mnist": "fashion", "mnist": "digits"}
-
-
-@dataclass(frozen=True)
-class Split:
-    """One split of a data set as the metrics want it: uint8 images (N, H, W, C)."""
-
-    name: str
-    images: np.ndarray
-    labels: np.ndarray | None = None
-    fingerprint: str = ""
-    class_names: tuple[str, ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.images)
+AUTO = {"fashion-mnist": "fashion", "mnist": "digits", "stacked-mnist": "digits"}
+MOST_CLASSES = 200  # with more, each has too few images for numbers of its own
+SUSPECTS = 10
 
 
 class Judge:
@@ -61,36 +48,30 @@ class Judge:
         n: int = 10_000,
         seed: int = 0,
         copies: bool = True,
+        cas: int = 0,
+        say: Callable[[str], None] | None = None,
     ) -> None:
         self.train, self.test = as_split(train, "training"), as_split(test, "test", labels)
         if self.train.images.shape[1:] != self.test.images.shape[1:]:
             sizes = f"training images are {size(self.train.images)}, test images {size(self.test.images)}"
             raise UserError(f"{sizes}: use two splits of one data set")
         self.auto = features == "auto"
-        self.features = load_features(AUTO.get(self.test.name, "descriptors") if self.auto else features)
-        self.n, self.seed, self.copies = n, seed, copies
-        self.rows = _draw(len(self.test), n, seed)  # of the test split: the reference
-        self._floors: dict[int, Numbers] = {}
+        self.features = _features(AUTO.get(self.test.name, "descriptors") if self.auto else features, self.test)
+        self.n, self.seed, self.copies, self.cas = n, seed, copies, cas
+        self.say = say or _silent
+        self.rows = draw_rows(len(self.test), n, seed)  # of the test split: the reference
+        self._floors: dict[int, _Floor] = {}
+        self._by_class: dict[bool, ByClass] = {}
 
     @cached_property
+    def reference(self) -> Reference:
+        """The real side."""
+        return Reference(look(self.features, self.test.images[self.rows]), self.seed)
+
+    @property
     def real(self) -> Extracted:
         """Features of the reference."""
-        return self.features(self.test.images[self.rows])
-
-    @cached_property
-    def balls(self) -> Balls:
-        """Neighbourhoods of the reference."""
-        return balls(self.real.features, (K_PR, K_DC), "real")
-
-    @cached_property
-    def moments(self) -> distances.Moments:
-        """Mean and covariance of the reference."""
-        return distances.moments(self.real.features)
-
-    @cached_property
-    def diversity(self) -> float:
-        """Spread within the classes of the reference."""
-        return label_metrics.diversity(self.real.features, _classes(self.real))
+        return self.reference.real.extracted
 
     @cached_property
     def copy_test(self) -> CopyTest:
@@ -99,68 +80,122 @@ class Judge:
 
     def floor(self, count: int) -> Numbers:
         """Numbers of `count` training images (or all there are); copy numbers of the reference itself."""
-        count = min(count, len(self.train))
-        if count not in self._floors:
-            images = self.train.images[_draw(len(self.train), count, self.seed + 1)]
-            numbers = self._numbers(images, self.features(images))
-            if self.test.labels is not None and self._labels_fit(self.test.labels):
-                assert self.real.probabilities is not None
-                right = label_metrics.label_accuracy(self.real.probabilities, self.test.labels[self.rows])
-                numbers = numbers.model_copy(update={"label_accuracy": right})
-            if self.copies:
-                numbers = numbers.model_copy(update=_copy_numbers(self.copy_test.floor))
-            self._floors[count] = numbers
-        return self._floors[count]
+        return self._floor(count).numbers
 
     def __call__(self, samples: np.ndarray | Callable[[int], Any], sample_labels: np.ndarray | None = None) -> Scores:
         """Score samples; see `evaluate`."""
-        images, asked = _samples(samples, sample_labels, self.n, self.seed)
+        images, asked, rows = samples_and_labels(samples, sample_labels, self.n, self.seed)
         if images.shape[1:] != self.test.images.shape[1:]:
             both = f"generated images are {size(images)}, the data's {size(self.test.images)}"
             raise UserError(f"{both}: train or resize to the data's size")
-        extracted = self.features(images)
-        numbers = self._numbers(images, extracted)
-        if asked is not None and extracted.probabilities is not None:
-            right = label_metrics.label_accuracy(extracted.probabilities, asked)
-            numbers = numbers.model_copy(update={"label_accuracy": right})
+        self._check_cas(asked)
+        ours, floor = look(self.features, images), self._floor(len(images))
+        extra: dict[str, Any] = {}
+        right = None if asked is None else self._right(ours, asked)
+        if right is not None:
+            extra |= fields(label_accuracy=right)
+        suspects = []
         if self.copies:
-            numbers = numbers.model_copy(update=_copy_numbers(self.copy_test(images)))
-        protocol = self._protocol(len(images))
-        names = list(self.test.class_names)
-        return Scores(value=numbers, floor=self.floor(len(images)), protocol=protocol, class_names=names)
-
-    def _numbers(self, images: np.ndarray, extracted: Extracted) -> Numbers:
-        """All numbers that need neither labels nor the training split."""
-        features, p = extracted.features, extracted.probabilities
-        near = prdc(features, self.balls, k_pr=K_PR, k_dc=K_DC)
-        distance = distances.kernel(features, self.real.features, seed=self.seed)
-        spread = label_metrics.diversity(features, _classes(extracted))
-        sliced = sliced_wasserstein(images, self.test.images[self.rows], seed=self.seed)
-        seen: dict[str, Any] = {}
-        if p is not None:
-            score = distances.classifier_score(p, seed=self.seed)
-            shares = label_metrics.histogram(label_metrics.predicted(p), p.shape[1])
-            seen = {
-                "classifier_score": score.value,
-                "classifier_score_error": score.error,
-                "class_shares": shares.tolist(),
-                "class_entropy": label_metrics.entropy(shares),
-            }
-        return Numbers(
-            frechet=distances.frechet(distances.moments(features), self.moments),
-            kernel=distance.value,
-            kernel_error=distance.error,
-            wasserstein=sliced.mean,
-            diversity=spread / self.diversity if self.diversity > 0 else 0.0,
-            **near._asdict(),
-            **seen,
+            copying = self.copy_test(images)
+            extra |= _copy_numbers(copying)
+            suspects = [
+                Suspect(sample=int(rows[i]), original=int(copying.originals[i]), ratio=float(copying.ratios[i]))
+                for i in copying.suspects[:SUSPECTS]
+            ]
+        per_class = self._per_class(ours, asked, floor)
+        scores = Scores(
+            value=self.reference.numbers(ours).model_copy(update=extra),
+            floor=floor.numbers,
+            protocol=self._protocol(len(images), bool(per_class), by_label=asked is not None),
+            class_names=list(self.test.class_names),
+            per_class=per_class,
+            suspects=suspects,
         )
+        if self.cas and asked is not None:
+            scores = teaching.add(scores, *self._teach(images, asked, floor))
+        return scores
 
-    def _labels_fit(self, labels: np.ndarray) -> bool:
-        """Whether the classifier knows these classes."""
-        return self.features.classes > int(labels.max(initial=0))
+    def _floor(self, count: int) -> _Floor:
+        count = min(count, len(self.train))
+        if count not in self._floors:
+            rows = draw_rows(len(self.train), count, self.seed + 1)
+            seen = look(self.features, self.train.images[rows])
+            extra: dict[str, Any] = {}
+            real, known = self.reference.real, self.test.labels
+            right = None if known is None else self._right(real, known[self.rows], refuse=False)
+            if right is not None:
+                extra |= fields(label_accuracy=right)
+            if self.copies:
+                extra |= _copy_numbers(self.copy_test.floor)
+            self._floors[count] = _Floor(rows, seen, self.reference.numbers(seen).model_copy(update=extra))
+        return self._floors[count]
 
-    def _protocol(self, count: int) -> Protocol:
+    def _right(self, ours: Looked, labels: np.ndarray, refuse: bool = True) -> Estimate | None:
+        """Label accuracy, or None where nothing names the classes (or, unless `refuse`, where they are others)."""
+        if ours.codes is not None:
+            return label_metrics.agreement(ours.codes, labels, MODES)
+        p = ours.extracted.probabilities
+        if p is None or (not refuse and labels.max(initial=0) >= p.shape[1]):
+            return None
+        return label_metrics.label_accuracy_estimate(p, labels)
+
+    def _per_class(self, ours: Looked, asked: np.ndarray | None, floor: _Floor) -> list[ClassScores]:
+        """The numbers of each class: as asked for, where they were and the data has labels; else as predicted."""
+        real, known, trained = self.reference.real, self.test.labels, self.train.labels
+        sides: tuple[Any, Any, Any] = (real.kinds, ours.kinds, floor.seen.kinds)
+        count, by_label = self.features.classes, False
+        if asked is not None and known is not None and trained is not None:
+            sides, count, by_label = (known[self.rows], asked, trained[floor.rows]), self._classes(asked), True
+        if not 0 < count <= MOST_CLASSES:
+            return []
+        of_real, of_ours, of_floor = sides
+        if by_label not in self._by_class:
+            self._by_class[by_label] = self.reference.by_class(of_real, count)
+        by_class = self._by_class[by_label]
+        named = by_label and ours.kinds is not None and real.kinds is not None
+        values = by_class(ours.extracted.features, of_ours, np.asarray(ours.kinds) == of_ours if named else None)
+        if by_label not in floor.per_class:
+            numbers = by_class(floor.seen.extracted.features, of_floor)
+            if named:
+                numbers = by_class.with_accuracy(numbers, np.asarray(real.kinds) == of_real)
+            floor.per_class[by_label] = numbers
+        names = self.test.class_names
+        return [
+            ClassScores(name=names[c] if c < len(names) else f"class {c}", value=value, floor=of_real_images)
+            for c, (value, of_real_images) in enumerate(zip(values, floor.per_class[by_label], strict=True))
+        ]
+
+    def _classes(self, asked: np.ndarray) -> int:
+        """How many classes there are, by the data and by what was asked for."""
+        labels = [labels for labels in (self.train.labels, self.test.labels, asked) if labels is not None]
+        return max(len(self.test.class_names), *(int(known.max(initial=-1)) + 1 for known in labels))
+
+    def _check_cas(self, asked: np.ndarray | None) -> None:
+        """Classification accuracy needs labels on all sides."""
+        if not self.cas:
+            return
+        if self.train.labels is None or self.test.labels is None:
+            raise UserError(f"the classification accuracy score needs labelled data; {self.test.name!r} has no labels")
+        if asked is None:
+            raise UserError(
+                "the classification accuracy score needs labelled samples: of a conditional run, or an .npz with labels"
+            )
+
+    def _teach(self, images: np.ndarray, asked: np.ndarray, floor: _Floor) -> tuple[teaching.Taught, teaching.Taught]:
+        """Classification accuracy of the samples, and of as many training images."""
+        assert self.train.labels is not None and self.test.labels is not None
+        trainings = self.cas * (1 if floor.taught else 2)
+        took = teaching.seconds(images, trainings)
+        self.say(f"training {trainings} small classifiers on {len(images):,} images each: about {took:.0f} s")
+        test = self.test.images[self.rows], self.test.labels[self.rows]
+        options: dict[str, Any] = {"classes": self._classes(asked), "seeds": self.cas, "seed": self.seed}
+        ours = teaching.classification_accuracy(images, asked, *test, **options)
+        if floor.taught is None:
+            real = self.train.images[floor.rows], self.train.labels[floor.rows]
+            floor.taught = teaching.classification_accuracy(*real, *test, **options)
+        return ours, floor.taught
+
+    def _protocol(self, count: int, per_class: bool, by_label: bool) -> Protocol:
         notes = []
         if min(count, len(self.rows)) < self.n:
             fewer = f"{count:,} samples and {len(self.rows):,} real images instead of {self.n:,}"
@@ -170,6 +205,10 @@ class Judge:
         if count > len(self.train):
             notes.append(f"the floor has {len(self.train):,} images only, all that the training split holds")
         prints = self.test.fingerprint
+        grouped = (
+            "the class asked for, real images by their label" if by_label else "what the classifier says, both sides"
+        )
+        trainings = f"{self.cas} training{'s' if self.cas > 1 else ''} of {teaching.steps_for(count)} steps"
         return Protocol(
             data=self.test.name + (f" ({prints})" if prints else ""),
             features=str(self.features),
@@ -177,11 +216,24 @@ class Judge:
             real=len(self.rows),
             floor=f"{min(count, len(self.train)):,} training images",
             training=len(self.train) if self.copies else None,
+            classes=f"numbers of a class: {grouped}" if per_class else None,
+            cas=f"train here, test real: {trainings} of a small convolutional network" if self.cas else None,
             k_precision_recall=K_PR,
             k_density_coverage=K_DC,
             seed=self.seed,
             notes=notes,
         )
+
+
+@dataclass
+class _Floor:
+    """Training images that are scored like samples."""
+
+    rows: np.ndarray
+    seen: Looked
+    numbers: Numbers
+    per_class: dict[bool, list[ClassNumbers]] = field(default_factory=dict)
+    taught: teaching.Taught | None = None
 
 
 _judges: dict[tuple[Any, ...], Judge] = {}
@@ -198,113 +250,53 @@ def evaluate(
     n: int = 10_000,
     seed: int = 0,
     copies: bool = True,
+    cas: int = 0,
+    say: Callable[[str], None] | None = None,
 ) -> Scores:
     """Score generated images against a data set.
 
-    samples: uint8 (N, H, W, C), or a callable: `samples(n)` gives such images, or `(images, labels)`. Of more
-    than
-      `n`, a random `n` are taken.
-    train, test: data sets (`.images` uint8 (N, C, H, W), `.labels`, `.name`), or uint8 arrays (N, H, W, C).
-    The test
-      split is the reference (a random `n` of it); the training split gives the floor and is searched for
-      copies.
-    labels: int (N,), the classes of the test images, where `test` is an array: the floor of label accuracy.
-    sample_labels: int (N,), the classes that a conditional model was asked for; without them no label
-    accuracy. features: "auto" (by the data set's name: fashion, digits, else descriptors), or any of
-    `load_features`. n: images a side, fewer where there are fewer. Numbers compare at equal counts only.
-    seed: of every random choice here. The same samples and seed give the same scores. copies: False leaves
-    out the search for copies, the part that needs the whole training split.
+    - samples: uint8 (N, H, W, C), or a callable: `samples(n)` gives such images, or `(images, labels)`. Of more
+      than `n`, a random `n` are taken.
+    - train, test: data sets (`.images` uint8 (N, C, H, W), `.labels`, `.name`), or uint8 arrays (N, H, W, C).
+      The test split is the reference (a random `n` of it); the training split gives the floor and is searched
+      for copies.
+    - labels: int (N,), the classes of the test images, where `test` is an array: the floor of label accuracy.
+    - sample_labels: int (N,), the classes that a conditional model was asked for; without them no label accuracy.
+    - features: "auto" (by the data set's name: fashion, digits, else descriptors), or any of `load_features`.
+    - n: images a side, fewer where there are fewer. Numbers compare at equal counts only.
+    - seed: of every random choice here. The same samples and seed give the same scores.
+    - copies: False leaves out the search for copies, the part that needs the whole training split.
+    - cas: how many classifiers to train on each side for the classification accuracy score; 0: none.
+    - say: is told in a line how long a training will take.
 
     The last data set's side is kept in memory for the next call. Raises `UserError` for images of another size,
     NaN, too few images, or labels that do not fit.
     """
-    key = (_key(train), _key(test), _key(labels), features, n, seed, copies)
+    key = (content_key(train), content_key(test), content_key(labels), features, n, seed, copies, cas)
     if key not in _judges:
-        judge = Judge(train, test, labels=labels, features=features, n=n, seed=seed, copies=copies)
+        judge = Judge(train, test, labels=labels, features=features, n=n, seed=seed, copies=copies, cas=cas)
         _judges.clear()
         _judges[key] = judge
+    _judges[key].say = say or _silent
     return _judges[key](samples, sample_labels)
 
 
-def as_split(data: Any, what: str, labels: np.ndarray | None = None) -> Split:
-    """A `Dataset` (uint8 (N, C, H, W)) or a uint8 array (N, H, W, C) as `Split`, else `UserError`."""
-    if isinstance(data, Split):
-        return data
-    if hasattr(data, "images") and hasattr(data, "name"):
-        images = np.asarray(data.images).transpose(0, 2, 3, 1)
-        known = getattr(data, "labels", None) if labels is None else labels
-        names = tuple(getattr(data, "class_names", ()))
-        split = Split(data.name, images, known, getattr(data, "fingerprint", ""), names)
-    else:
-        split = Split("array", np.asarray(data), labels)
-    check_images(split.images, what)
-    if split.labels is not None and len(split.labels) != len(split):
-        raise UserError(f"{len(split.labels)} labels for {len(split)} {what} images: give one label an image")
-    return split
+def _features(name: str, data: Split) -> Features | ChannelFeatures:
+    """The feature set of this name; for Stacked MNIST the digit classifier looks at each channel."""
+    features = load_features(name)
+    if data.name == "stacked-mnist" and name == "digits" and data.images.shape[3] == CHANNELS:
+        return ChannelFeatures(features)
+    return features
 
 
-def check_images(images: np.ndarray, what: str) -> None:
-    """`UserError` unless these are at least `SMALLEST` uint8 images (N, H, W, C) with 1, 3 or 4 channels."""
-    if images.dtype != np.uint8:
-        hint = "NaN is among them; the model has diverged" if _broken(images) else "elegan.images.to_uint8 makes them"
-        raise UserError(f"{what} images must be uint8 (0 to 255), not {images.dtype}: {hint}")
-    if images.ndim != 4 or images.shape[3] not in (1, 3, 4):
-        raise UserError(f"{what} images must be (N, H, W, C) with 1, 3 or 4 channels, not {images.shape}")
-    if len(images) < SMALLEST:
-        raise UserError(f"{len(images)} {what} images are too few: give at least {SMALLEST}, better 10000")
+def _silent(_: str) -> None:
+    """Say nothing."""
 
 
-def size(images: np.ndarray) -> str:
-    """`28x28x1` of images (N, H, W, C)."""
-    return "x".join(map(str, images.shape[1:]))
-
-
-def _broken(images: np.ndarray) -> bool:
-    return np.issubdtype(images.dtype, np.floating) and not np.isfinite(images).all()
-
-
-def _samples(
-    samples: np.ndarray | Callable[[int], Any], labels: np.ndarray | None, n: int, seed: int
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """At most n images (N, H, W, C) and the labels that were asked for, if any."""
-    drawn = samples(n) if callable(samples) else samples
-    images, asked = drawn if isinstance(drawn, tuple) else (drawn, labels)
-    images = np.asarray(images)
-    check_images(images, "generated")
-    if asked is None:
-        return images[_draw(len(images), n, seed)], None
-    asked = np.asarray(asked)
-    if len(asked) != len(images):
-        raise UserError(f"{len(asked)} labels for {len(images)} generated images: give one label an image")
-    rows = _draw(len(images), n, seed)
-    return images[rows], asked[rows]
-
-
-def _draw(available: int, n: int, seed: int) -> np.ndarray:
-    """Sorted row numbers: all, or a random n of them."""
-    if available <= n:
-        return np.arange(available)
-    return np.sort(np.random.default_rng(seed).choice(available, n, replace=False))
-
-
-def _classes(extracted: Extracted) -> np.ndarray | None:
-    return None if extracted.probabilities is None else extracted.probabilities.argmax(1)
-
-
-def _copy_numbers(copying: Copying) -> dict[str, float]:
-    return {
-        "copy_ratio": copying.ratio,
-        "nearer": copying.nearer,
-        "copies": copying.copies,
-        "authenticity": copying.authenticity,
-    }
-
-
-def _key(data: Any) -> str:
-    """The content of what was given: the same arrays need not be prepared again."""
-    if data is None:
-        return ""
-    if isinstance(getattr(data, "fingerprint", None), str) and data.fingerprint:
-        return f"{data.name} {data.fingerprint}"
-    array = np.ascontiguousarray(getattr(data, "images", data))
-    return hashlib.blake2b(array.data, digest_size=16).hexdigest() + str((array.shape, array.dtype))
+def _copy_numbers(copying: Copying) -> dict[str, float | None]:
+    return fields(
+        copy_ratio=Estimate(copying.ratio, copying.errors["ratio"]),
+        nearer=Estimate(copying.nearer, copying.errors["nearer"]),
+        copies=Estimate(copying.copies, copying.errors["copies"]),
+        authenticity=Estimate(copying.authenticity, copying.errors["authenticity"]),
+    )

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from elegan.errors import UserError
-from elegan.metrics.distances import Matrix, as_matrix
+from elegan.metrics import matrix
+from elegan.metrics.matrix import Estimate, Matrix, as_matrix
 
 
 def predicted(probabilities: ArrayLike) -> np.ndarray:
@@ -28,6 +29,11 @@ def histogram(classes: ArrayLike, count: int) -> Matrix:
     return np.bincount(found, minlength=count) / len(found)
 
 
+def share_of(classes: ArrayLike, which: int) -> Estimate:
+    """Share of class `which` among classes (N,), with its standard error."""
+    return matrix.share(np.asarray(classes) == which)
+
+
 def entropy(shares: ArrayLike) -> float:
     """Entropy in bits of class shares (K,)."""
     p = np.asarray(shares, np.float64)
@@ -35,13 +41,31 @@ def entropy(shares: ArrayLike) -> float:
     return float(abs((p * np.log2(p)).sum()))  # abs: one class only would give -0.0
 
 
+def entropy_estimate(classes: ArrayLike, count: int) -> Estimate:
+    """Entropy in bits of classes (N,) in 0..count-1, with its standard error: that of the mean of -log2 p(class)."""
+    shares = histogram(classes, count)
+    with np.errstate(divide="ignore"):
+        surprise = -np.log2(shares)[np.asarray(classes)]
+    return Estimate(entropy(shares), matrix.mean(surprise).error)
+
+
 def label_accuracy(probabilities: ArrayLike, labels: ArrayLike) -> float:
     """Share of images whose most probable class is the label (N,) they were made for."""
+    return label_accuracy_estimate(probabilities, labels).value
+
+
+def label_accuracy_estimate(probabilities: ArrayLike, labels: ArrayLike) -> Estimate:
+    """`label_accuracy` with its standard error."""
     p = as_matrix(probabilities, "class probabilities")
-    wanted = _labels(labels, p.shape[1])
-    if len(wanted) != len(p):
-        raise UserError(f"{len(wanted)} labels for {len(p)} images: give one label an image")
-    return float((predicted(p) == wanted).mean())
+    return agreement(predicted(p), labels, p.shape[1])
+
+
+def agreement(classes: ArrayLike, labels: ArrayLike, count: int) -> Estimate:
+    """Share of images whose class (N,) is the label (N,) in 0..count-1, with its standard error."""
+    found, wanted = np.asarray(classes), _labels(labels, count)
+    if len(wanted) != len(found):
+        raise UserError(f"{len(wanted)} labels for {len(found)} images: give one label an image")
+    return matrix.share(found == wanted)
 
 
 def diversity(features: ArrayLike, classes: ArrayLike | None = None) -> float:
@@ -51,15 +75,22 @@ def diversity(features: ArrayLike, classes: ArrayLike | None = None) -> float:
     class weighs as many as it has images; classes of one image are left out. 0 when every class is a single
     picture.
     """
+    return diversity_estimate(features, classes).value
+
+
+def diversity_estimate(features: ArrayLike, classes: ArrayLike | None = None) -> Estimate:
+    """`diversity` with its standard error, from the squared distances (N,) of images from the mean of their class."""
     x = as_matrix(features, rows=2)
     groups = np.zeros(len(x), np.int64) if classes is None else np.asarray(classes)
-    total, weight = 0.0, 0
+    found = []
     for group in np.unique(groups):
         members = x[groups == group]
         if len(members) > 1:
-            total += len(members) * 2 * members.var(0, ddof=1).sum()
-            weight += len(members)
-    return float(np.sqrt(total / weight)) if weight else 0.0
+            around = ((members - members.mean(0)) ** 2).sum(1)
+            found.append(2 * around * len(members) / (len(members) - 1))
+    squared = matrix.mean(np.concatenate(found)) if found else Estimate(0.0, 0.0)
+    root = float(np.sqrt(squared.value))
+    return Estimate(root, squared.error / (2 * root) if root else 0.0)
 
 
 def _labels(labels: ArrayLike, count: int) -> np.ndarray:

@@ -14,6 +14,9 @@ its copy. `d1` and `d2` are an image's distances to its nearest and second neare
 - authenticity (Alaa+ 2022): share of samples whose d1 exceeds the distance of that training image to its own
   nearest training image. Compare with the test set's value, not with 1.
 
+Errors are for other draws of the samples: those of shares in closed form, that of the median from its ranks. The
+test set's median and level stay as they are.
+
 A training image that occurs twice would hide its copies (d1 = d2 = 0): distance zero always counts as a copy.
 """
 
@@ -27,6 +30,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from elegan.errors import UserError
+from elegan.metrics import matrix
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,6 +49,8 @@ class Copying(NamedTuple):
     nearer: float
     copies: float
     authenticity: float
+    errors: dict[str, float]  # standard error of each of these, by name
+    ratios: np.ndarray  # (N,) d1 / d2
     suspects: np.ndarray  # (N,) int64: all rows by d1 / d2, ascending
     originals: np.ndarray  # (N,) int64: the nearest training image of each row of the images
 
@@ -220,13 +226,22 @@ class CopyTest:
         ratio, nearest = _lowe(found), found.distance[:, 0]
         typical = float(np.median(self.reference.distance[:, 0]))
         # Half the ties on each side, so that the test split itself gets exactly 0.5.
-        nearer = np.mean(nearest < typical) + np.mean(nearest == typical) / 2
+        nearer = matrix.mean((nearest < typical) + (nearest == typical) / 2)
         own = self.index.own_nearest(found.row[:, 0])
+        middle = matrix.median(nearest)
+        copies, authentic = matrix.share((ratio < self.threshold) | (nearest == 0)), matrix.share(nearest > own)
         return Copying(
-            ratio=float(np.median(nearest)) / typical if typical > 0 else math.nan,
-            nearer=float(nearer),
-            copies=float(np.mean((ratio < self.threshold) | (nearest == 0))),
-            authenticity=float(np.mean(nearest > own)),
+            ratio=middle.value / typical if typical > 0 else math.nan,
+            nearer=nearer.value,
+            copies=copies.value,
+            authenticity=authentic.value,
+            errors={
+                "ratio": middle.error / typical if typical > 0 else math.nan,
+                "nearer": nearer.error,
+                "copies": copies.error,
+                "authenticity": authentic.error,
+            },
+            ratios=ratio,
             suspects=np.argsort(ratio, kind="stable"),
             originals=found.row[:, 0],
         )

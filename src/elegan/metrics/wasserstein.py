@@ -19,12 +19,14 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from elegan.errors import UserError
+from elegan.metrics.matrix import Estimate
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
 COARSEST = 16
 PATCH = 7
+PARTS = 10
 FAINTEST = 1e-3  # a quarter of a grey level: less is rounding, not texture
 
 
@@ -33,6 +35,12 @@ class Sliced(NamedTuple):
 
     levels: tuple[float, ...]
     mean: float
+    error: float
+
+    @property
+    def estimate(self) -> Estimate:
+        """The mean and its standard error."""
+        return Estimate(self.mean, self.error)
 
 
 def sliced_wasserstein(
@@ -57,7 +65,8 @@ def sliced_wasserstein(
     if count < 2:
         raise UserError("the sliced Wasserstein distance needs at least 2 images on each side")
     generator = torch.Generator().manual_seed(seed)
-    levels = []
+    parts = min(PARTS, count // 2)
+    levels, spread = [], []
     for a, b in zip(_pyramid(fake[:count]), _pyramid(real[:count]), strict=True):
         # Places are drawn anew for each set: shared ones would correlate the two.
         x, y = (_patches(level, patches, generator) for level in (a, b))  # (P, C, size)
@@ -65,10 +74,24 @@ def sliced_wasserstein(
         x, y = ((p - mean) / deviation.clamp(min=FAINTEST) for p in (x, y))
         axes = torch.randn(x[0].numel(), directions, generator=generator)
         axes = axes / axes.norm(dim=0, keepdim=True)
-        sorted_x = (x.flatten(1) @ axes).T.contiguous().sort(1).values  # (directions, P)
-        sorted_y = (y.flatten(1) @ axes).T.contiguous().sort(1).values
-        levels.append(float((sorted_x - sorted_y).abs().mean()))
-    return Sliced(tuple(levels), float(np.mean(levels)))
+        along_x, along_y = ((p.flatten(1) @ axes).T.contiguous().numpy() for p in (x, y))  # (directions, P)
+        levels.append(_gap(along_x, along_y))
+        spread.append([_gap(p, q) for p, q in zip(_cut(along_x, parts), _cut(along_y, parts), strict=True)])
+    drawn = np.mean(spread, 0)  # (parts,)
+    return Sliced(
+        tuple(levels), float(np.mean(levels)), float(np.std(drawn, ddof=1) / np.sqrt(parts)) if parts > 1 else 0.0
+    )
+
+
+def _gap(x: np.ndarray, y: np.ndarray) -> float:
+    """Mean over rows of the Wasserstein distance of values (directions, P): that of sorted values."""
+    return float(np.abs(np.sort(x, 1) - np.sort(y, 1)).mean())
+
+
+def _cut(along: np.ndarray, parts: int) -> list[np.ndarray]:
+    """Disjoint parts of as many images: the patches of an image lie side by side."""
+    size = along.shape[1] // parts
+    return [along[:, i * size : (i + 1) * size] for i in range(parts)]
 
 
 def _pyramid(images: np.ndarray) -> list[Tensor]:
