@@ -10,7 +10,8 @@ function.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
@@ -73,6 +74,30 @@ def r1(critic: Critic, real: Tensor, fake: Tensor, weight: float = 1.0) -> Tenso
 def r2(critic: Critic, real: Tensor, fake: Tensor, weight: float = 1.0) -> Tensor:
     """weight / 2 * E||grad D(G(z))||^2 on fakes (Mescheder+ 2018, eq. 10). `real` does not enter."""
     return zero_centred(slope(critic, fake)[1], weight)
+
+
+def path_lengths(images: Tensor, styles: Tensor) -> Tensor:
+    """||J^T y|| (N,) of images (N, C, H, W) = g(styles (N, L, F)), with its graph (Karras+ 2020, eq. 4).
+
+    How far a picture moves when its style does, in a random direction y ~ N(0, 1) of pictures, by 1 / sqrt(H W) so that
+    the size of a picture does not enter. One style feeds L layers: the squares are averaged over them.
+    """
+    y = torch.randn_like(images) / math.sqrt(images.shape[2] * images.shape[3])
+    (gradient,) = torch.autograd.grad((images * y).sum(), styles, create_graph=True)  # J^T y
+    return gradient.square().sum(2).mean(1).sqrt()
+
+
+def orthogonal(weights: Iterable[Tensor], strength: float) -> Tensor:
+    """strength * sum over layers of ||W W^T (1 - I)||^2, W a weight as a matrix (C_out, rest) (Brock+ 2019, eq. 3).
+
+    Rows are asked to be orthogonal to each other; their lengths stay free, unlike in orthogonal regularisation.
+    """
+    total = torch.zeros(())
+    for weight in weights:
+        with torch.autocast(weight.device.type, enabled=False):
+            product = weight.flatten(1) @ weight.flatten(1).t()  # (C_out, C_out)
+            total = total.to(product.device) + (product - product.diagonal().diag()).square().sum()
+    return strength * total
 
 
 def no_penalty(critic: Critic, real: Tensor, fake: Tensor, weight: float = 0.0) -> Tensor:

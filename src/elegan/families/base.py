@@ -124,6 +124,13 @@ class Family(ABC):
     def sampler(self) -> str:
         """The name in `parts.nets` of the network that draws the samples, usually an average."""
 
+    def typical(self, total: int) -> dict[int, float]:
+        """Places (images seen) in a run of `total` images whose steps stand for all of its steps, with their shares.
+
+        One will do unless steps differ in cost: networks that grow, penalties that are computed now and then.
+        """
+        return {0: 1.0}
+
     @abstractmethod
     def step(self, batches: Sequence[Batch], clock: Clock) -> dict[str, Tensor]:
         """One training step on `batches_per_step` batches.

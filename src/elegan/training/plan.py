@@ -85,6 +85,15 @@ def make_step(model: Family, feed: Feed, engine: Engine, config: RunConfig) -> C
     return step
 
 
+def typical_seconds(model: Family, step: Callable[[int], object], engine: Engine, spend: float, images: int) -> float:
+    """Mean seconds of a step over a run of `images`, from the places in it that stand for all, timed for `spend`."""
+    places = model.typical(images)
+    return sum(
+        share * time_step(partial(step, place), engine, spend / len(places), warm_up=2)
+        for place, share in places.items()
+    )
+
+
 def plan(config: RunConfig, spec: ImageSpec, feed_for: Callable[[torch.device], Feed], length: dict[str, Any]) -> tuple:
     """Resolve a configuration: `(config, engine, Planned)`.
 
@@ -107,7 +116,7 @@ def plan(config: RunConfig, spec: ImageSpec, feed_for: Callable[[torch.device], 
             step = make_step(model, feed, engine, timing)
             budget = length.get("budget")
             spend = min(2.0, 0.02 * seconds(budget)) if budget else 1.0
-            found[precision] = time_step(partial(step, 0), engine, spend, warm_up=2)
+            found[precision] = typical_seconds(model, step, engine, spend, timing.train.images)
         precision = "bf16" if found.get("bf16", 1e9) * WORTH_IT < found.get("fp32", 1e9) else choices[-1]
         engine = Engine(device, precision)
         grid_seconds = time_step(partial(model.sample, 1, seed=0), engine, 0.0, warm_up=0)
@@ -197,6 +206,10 @@ def kept_by_step(config: RunConfig, spec: ImageSpec, feed: Feed, device: torch.d
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        make_step(model, feed, engine, config)(0)
-    return sum(kept.values())
+    step, most = make_step(model, feed, engine, config), 0
+    for place in model.typical(config.train.images):  # the dearest of them: networks grow, penalties come and go
+        kept.clear()
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            step(place)
+        most = max(most, sum(kept.values()))
+    return most
