@@ -676,6 +676,14 @@ def test_torn_and_odd_statistics_are_left_out(tmp_path):
     assert [row["images"] for row in run.stats()] == [8, 16]
 
 
+def test_a_step_costs_what_its_kinds_cost_on_average(monkeypatch):
+    """Networks that grow and lazy penalties: the plan asks the family which steps stand for all."""
+    cost = {0: 5.0, 10: 1.0, 20: 3.0}
+    model: Any = type("Growing", (), {"typical": lambda self, total: {0: 0.25, total // 10: 0.5, total // 5: 0.25}})()
+    monkeypatch.setattr(plan, "time_step", lambda step, *_, **__: step())
+    assert plan.typical_seconds(model, cost.__getitem__, None, 1.0, 100) == 0.25 * 5 + 0.5 * 1 + 0.25 * 3
+
+
 def test_the_plan_decides_once(tmp_path, data):
     config = build("tiny", "gan", gan.PRESETS["tiny"].config, train={"precision": "fp32"}, data={"source": str(data)})
     split = run_module.open_split(config, "train")

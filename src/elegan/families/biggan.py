@@ -33,7 +33,7 @@ from elegan.adversarial.stabilizers import (
     truncated_normal,
     update_ema,
 )
-from elegan.families.base import Batch, Clock, Family, FamilyConfig, ImageSpec, Preset, minimize
+from elegan.families.base import Batch, Clock, Family, FamilyConfig, ImageSpec, Preset, judging, minimize
 from elegan.networks.attention import SelfAttention
 from elegan.networks.layers import Crop, ToMap, base_size, spectral_norm
 from elegan.networks.resample import widths_at
@@ -267,9 +267,9 @@ class Model(Family):
         z = truncated_normal((n, self.config.z_dim), truncation, generator).to(self.device)
         return self.G_ema.eval()(z, labels)
 
-    @torch.no_grad()
-    def logits(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
-        return self.D.eval()(images.to(self.device), labels)
+    def logits(self, images: Tensor, labels: Tensor | None) -> Tensor:
+        with judging(self.D):
+            return self.D(images, labels)
 
 
 def attention_at(spec: ImageSpec, side: int, halvings: int) -> int | None:

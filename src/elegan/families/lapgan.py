@@ -30,7 +30,7 @@ from elegan.adversarial.stabilizers import (
     truncated_normal,
     update_ema,
 )
-from elegan.families.base import Batch, Clock, Family, FamilyConfig, ImageSpec, Preset, minimize
+from elegan.families.base import Batch, Clock, Family, FamilyConfig, ImageSpec, Preset, judging, minimize
 from elegan.networks.layers import FromMap, ToMap, spectral_norm
 from elegan.networks.resample import double, halve, halvings
 
@@ -270,14 +270,13 @@ class Model(Family):
             image = low + G[i](z[i], low, y)
         return image.clamp(-1, 1)
 
-    @torch.no_grad()
-    def logits(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+    def logits(self, images: Tensor, labels: Tensor | None) -> Tensor:
         """The sum over the levels, (N,): D_k's logit is the log of a ratio of densities of h_k given its low-pass,
         and the log density of a picture is the sum of those.
         """
-        self.D.eval()
-        details, lows = pyramid(images.to(self.device), len(self.sizes))
-        return self.judge(details, lows, self.one_hot(labels)).sum(0)
+        details, lows = pyramid(images, len(self.sizes))
+        with judging(self.D):
+            return self.judge(details, lows, self.one_hot(labels)).sum(0)
 
 
 PRESETS = {

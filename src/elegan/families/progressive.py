@@ -27,7 +27,7 @@ from torch.nn import functional as F
 from elegan.adversarial.objectives import OBJECTIVES
 from elegan.adversarial.penalties import gradient_penalty
 from elegan.adversarial.stabilizers import ema_decay, frozen, update_ema
-from elegan.families.base import Batch, Clock, Family, FamilyConfig, ImageSpec, Preset, minimize
+from elegan.families.base import Batch, Clock, Family, FamilyConfig, ImageSpec, Preset, judging, minimize
 from elegan.networks.equalized import GAIN, EqualConv2d, EqualLinear, leaky, pixel_norm
 from elegan.networks.layers import Crop, FromMap, ToMap, base_size
 from elegan.networks.minibatch import MinibatchStd
@@ -240,10 +240,10 @@ class Model(Family):
             images = twice(images)
         return self.crop(images).clamp(-1, 1)
 
-    @torch.no_grad()
-    def logits(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+    def logits(self, images: Tensor, labels: Tensor | None) -> Tensor:
         level = self.parts.values["level"].item()
-        return self.D.eval()(self.shrink(images.to(self.device), level), level)
+        with judging(self.D):
+            return self.D(self.shrink(images, level), level)
 
 
 def stage(level: float) -> tuple[int, float]:
@@ -268,10 +268,10 @@ PRESETS = {
         Config(batch=16, z_dim=16, G_width=8, G_widest=16, D_width=8, D_widest=16),
         "garments", 16 * 96, "Seconds on one core: to see the machinery turn, not to make pictures.",
     ),
-    "fashion-progressive": Preset(
+    "fashion-progan": Preset(
         Config(), "fashion-mnist", 20 * 60_000, "Grows from 7x7 to 28x28: early steps are cheap, training is steady.",
     ),
-    "garments-progressive": Preset(
+    "garments-progan": Preset(
         Config(), "garments", 20 * 60_000, "Grows from 4x4 to 64x64 in colour, on drawn garments.",
         {"size": 64, "channels": 3},
     ),

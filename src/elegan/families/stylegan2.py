@@ -27,7 +27,7 @@ from torch.nn import functional as F
 from elegan.adversarial.objectives import OBJECTIVES, share_above
 from elegan.adversarial.penalties import path_lengths, slope, zero_centred
 from elegan.adversarial.stabilizers import ema_decay, frozen, update_ema
-from elegan.families.base import Batch, Clock, Family, FamilyConfig, ImageSpec, Preset, minimize
+from elegan.families.base import Batch, Clock, Family, FamilyConfig, ImageSpec, Preset, judging, minimize
 from elegan.networks.equalized import GAIN, EqualConv2d, EqualLinear, leaky, pixel_norm
 from elegan.networks.layers import Crop, FromMap, base_size
 from elegan.networks.minibatch import MinibatchStd
@@ -331,9 +331,9 @@ class Model(Family):
         w = mean + truncation * (w - mean)  # in w, not in z (Karras+ 2019, appendix B)
         return G(w[:, None].expand(-1, G.layers, -1), lambda shape: torch.randn(shape, generator=generator))
 
-    @torch.no_grad()
-    def logits(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
-        return self.D.eval()(images.to(self.device), labels if self.conditional else None)
+    def logits(self, images: Tensor, labels: Tensor | None) -> Tensor:
+        with judging(self.D):
+            return self.D(images, labels if self.conditional else None)
 
 
 def lazy_adam(net: nn.Module, cfg: Config, interval: int) -> torch.optim.Adam:
