@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pytest
 import torch
 from torch import nn
@@ -10,6 +12,7 @@ from elegan import families
 from elegan.adversarial import objectives
 from elegan.families.base import Batch, Clock, ImageSpec
 from elegan.networks import layers
+from elegan.networks.resize import ResizeConv2d
 
 
 def gradients(layer: nn.Module, x: torch.Tensor, weight: torch.Tensor) -> list[torch.Tensor]:
@@ -45,6 +48,32 @@ def test_folded_transposed_convolution_is_the_plain_one(kernel: int, size: tuple
     for ours, theirs in zip(gradients(fast, x, weight), gradients(plain, x, weight), strict=True):
         assert ours.shape == theirs.shape
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("how", ["nearest", "bilinear"])
+@pytest.mark.parametrize("kernel", [3, 5])
+@pytest.mark.parametrize("size", [(7, 7), (5, 8)])
+def test_resizing_after_the_convolution_is_resizing_before_it(
+    how: Literal["nearest", "bilinear"], kernel: int, size: tuple[int, int]
+) -> None:
+    fast = ResizeConv2d(6, 4, kernel, how)
+    plain = nn.Sequential(*fast)  # the same two layers, one after the other
+    x = torch.randn(2, 6, *size)
+    weight = torch.randn_like(plain(x))
+    for ours, theirs in zip(gradients(fast, x, weight), gradients(plain, x, weight), strict=True):
+        assert ours.shape == theirs.shape
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+    assert fast(x).is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("how", ["nearest", "bilinear"])
+@pytest.mark.parametrize("kernel", [3, 5])
+def test_resizing_layers_have_second_gradients(how: Literal["nearest", "bilinear"], kernel: int) -> None:
+    fast = ResizeConv2d(2, 2, kernel, how).double()
+    assert torch.autograd.gradgradcheck(fast, torch.randn(1, 2, 3, 4, dtype=torch.double, requires_grad=True))
+    with torch.inference_mode():
+        fast(torch.randn(1, 2, 6, 5, dtype=torch.double))
+    fast(torch.randn(1, 2, 6, 5, dtype=torch.double)).sum().backward()  # what was cached while drawing also learns
 
 
 def test_wide_layers_are_not_folded() -> None:

@@ -33,6 +33,7 @@ from elegan.adversarial.stabilizers import (
 )
 from elegan.families.base import Batch, Clock, Family, FamilyConfig, ImageSpec, Preset, judging, minimize
 from elegan.networks.layers import ConditionalBatchNorm, Crop, FromMap, ToMap, base_size, spectral_norm, unshuffle
+from elegan.networks.resize import ResizeConv2d
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 
@@ -73,12 +74,11 @@ class Config(FamilyConfig):
     """Half-life of the weight average, as a share of the images seen so far."""
 
 
-def double(c_in: int, c_out: int, how: str) -> nn.Module:
+def double(c_in: int, c_out: int, how: Literal["deconv", "nearest", "bilinear"]) -> nn.Module:
     """A layer that doubles both sides of a map."""
     if how == "deconv":
         return nn.ConvTranspose2d(c_in, c_out, 4, 2, 1, bias=False)
-    resize = nn.Upsample(scale_factor=2, mode=how, align_corners=False if how == "bilinear" else None)
-    return nn.Sequential(resize, nn.Conv2d(c_in, c_out, 3, padding=1, bias=False))
+    return ResizeConv2d(c_in, c_out, 3, how, bias=False)
 
 
 class Generator(nn.Module):

@@ -19,9 +19,9 @@ from elegan.networks.layers import (
     init_glorot,
     label_planes,
     label_vector,
-    resize_conv,
     up_conv,
 )
+from elegan.networks.resize import resize_conv
 
 
 class ConvGenerator(nn.Module):

@@ -40,12 +40,6 @@ def up_conv(c_in: int, c_out: int, kernel: int, stride: int, bias: bool = True) 
     return kind(c_in, c_out, kernel, stride, padding, output_padding=extra, bias=bias)
 
 
-def resize_conv(c_in: int, c_out: int, kernel: int, stride: int, bias: bool = True) -> nn.Module:
-    """Nearest upsampling, then a convolution: no checkerboard (Odena+ 2016). Output = input * stride."""
-    layer = conv(c_in, c_out, kernel, bias=bias)
-    return layer if stride == 1 else nn.Sequential(nn.Upsample(scale_factor=stride, mode="nearest"), layer)
-
-
 class FoldedConv2d(nn.Conv2d):
     """A stride-2 convolution computed on 2x2 blocks of pixels: the same weights and numbers, several times faster.
 
