@@ -1,0 +1,106 @@
+"""python -m benchmarks.evidence [FAMILY or GATE ...] [--seeds 0,1,2] [--broken] [--list] [--stop-after SECONDS]"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import math
+import platform
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.evidence.gate import Gate
+from benchmarks.evidence.page import RESULTS, result_path
+from benchmarks.evidence.table import GATES
+
+RUNS = Path(__file__).resolve().parents[2] / "runs" / "evidence"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.evidence", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="FAMILY|GATE", help="default: all")
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--broken", action="store_true", help="the variants with a planted fault, at the first seed")
+    parser.add_argument("--list", action="store_true", help="the gates and what is known of them")
+    parser.add_argument("--stop-after", type=float, default=math.inf, metavar="SECONDS", help="go on another time")
+    parser.add_argument("--runs", type=Path, default=RUNS, help="where the trained runs are kept")
+    options = parser.parse_args()
+    unknown = [n for n in options.names if not any(n in (g.name, g.family) for g in GATES)]
+    if unknown:
+        parser.error(f"no family or gate {unknown[0]!r}; --list shows them")
+    chosen = [g for g in GATES if not options.names or g.name in options.names or g.family in options.names]
+    seeds = [int(seed) for seed in options.seeds.split(",")]
+    if options.list:
+        show(chosen)
+        return 0
+    if options.broken:
+        chosen, seeds = [g for g in chosen if g.broken], seeds[:1]
+    deadline = time.monotonic() + options.stop_after
+    for gate in chosen:
+        for seed in seeds:
+            if result_path(gate.name, seed, options.broken).is_file():
+                continue
+            if time.monotonic() > deadline or not measure(gate, seed, options.broken, options.runs, deadline):
+                print("out of time; the same command goes on")
+                return 75
+    return 0
+
+
+def measure(gate: Gate, seed: int, broken: bool, runs: Path, deadline: float) -> bool:
+    """Measure one gate and write what came out. False when the time was over before the end."""
+    import torch
+
+    from benchmarks.evidence.lab import Lab, OutOfTime
+
+    lab = Lab(seed, broken, runs, deadline)
+    start = time.monotonic()
+    torch.manual_seed(seed)
+    try:
+        found = gate.function()(lab)
+    except OutOfTime as stopped:
+        print(f"{gate.name}, seed {seed}{', broken' if broken else ''}: {stopped}")
+        return False
+    measured = {key: value if isinstance(value, str) else round(float(value), 5) for key, value in found.items()}
+    finite = all(isinstance(v, str) or math.isfinite(v) for v in measured.values())
+    result: dict[str, Any] = {
+        "gate": gate.name,
+        "seed": seed,
+        "broken": broken,
+        "measured": {k: v if isinstance(v, str) or math.isfinite(v) else None for k, v in measured.items()},
+        "holds": finite and bool(gate.holds(measured)),
+        "trained": lab.trained,
+        "command": f"python -m benchmarks.evidence {gate.name} --seeds {seed}{' --broken' if broken else ''}",
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "seconds": round(time.monotonic() - start),  # of the last call: a run that was cut goes on in the next
+        "threads": torch.get_num_threads(),
+        "machine": f"{platform.machine()}, torch {torch.__version__}, Python {platform.python_version()}",
+    }
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    if lab.picture is not None and not broken:
+        shutil.copyfile(lab.picture, result_path(gate.name, seed, broken).with_suffix(".png"))
+    text = json.dumps(result, indent=1) + "\n"
+    path = result_path(gate.name, seed, broken)
+    path.with_suffix(".tmp").write_text(text, encoding="utf-8")
+    path.with_suffix(".tmp").replace(path)
+    verdict = "holds" if result["holds"] else "missed"
+    print(f"{gate.name}, seed {seed}{', broken' if broken else ''}: {verdict}: {result['measured']}", flush=True)
+    return True
+
+
+def show(gates: list[Gate]) -> None:
+    """One line a gate: its results so far, its threshold."""
+    for gate in gates:
+        marks = []
+        for path in sorted(RESULTS.glob(f"{gate.name}-seed*.json")):
+            result = json.loads(path.read_text(encoding="utf-8"))
+            broken = "broken " if result["broken"] else ""
+            marks.append(f"{broken}{result['seed']} {'holds' if result['holds'] else 'missed'}")
+        print(f"{gate.name:24} {', '.join(marks) or 'not run':40} {gate.threshold}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

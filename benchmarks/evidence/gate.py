@@ -1,0 +1,30 @@
+"""One gate: what is claimed of a family, how it is measured, and when it holds. No torch here: the page reads it."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A row of the table."""
+
+    name: str
+    family: str  # the topic: what `python -m benchmarks.evidence TOPIC` selects
+    claim: str  # what is tested, in words
+    threshold: str  # when it holds, in words
+    holds: Callable[[dict[str, Any]], bool]  # ... and as a function of what was measured
+    measure: str  # module in gates/ and function: "critics.wgan_gp"
+    broken: str = ""  # the planted fault, in words; "" where there is none
+    control: bool = False  # against the technique's own off-switch: a miss means "neutral", not "wrong"
+
+    def function(self) -> Callable[[Any], dict[str, Any]]:
+        """What measures it, imported late."""
+        module, name = self.measure.split(".")
+        found: Callable[[Any], dict[str, Any]] = getattr(
+            importlib.import_module(f"benchmarks.evidence.gates.{module}"), name
+        )
+        return found

@@ -1,0 +1,1 @@
+"""The measurements: a function each, `measure(lab) -> {name: number}`."""

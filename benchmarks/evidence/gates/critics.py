@@ -1,0 +1,167 @@
+"""Critics with a bounded slope: clipped, penalised, normalised, paired."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.stats import spearmanr
+from torch import Tensor, nn
+
+from benchmarks.evidence.gates.plain import FASHION, slope_of
+from benchmarks.evidence.lab import Lab
+from elegan.adversarial.objectives import PAIRED_OBJECTIVES
+from elegan.adversarial.penalties import r1, r2
+from elegan.adversarial.stabilizers import clip_weights, frozen
+from elegan.data import open_data
+from elegan.images import to_float
+
+NARROW = {"G_widths": (64, 32, 16), "D_widths": (16, 32, 64)}
+
+
+def wgan(lab: Lab) -> dict[str, Any]:
+    """Does the critic's gap tell how good the samples are? Broken: weights are clipped once, at the start."""
+
+    def once(model: Any) -> None:
+        clip_weights(model.D.parameters(), 0.01)
+
+    fault: dict[str, Any] = {"weight_clip": 1e6} if lab.broken else {}
+    run = lab.train(
+        "wgan", "fashion-wgan-clip", 1_200_000, checkpoints=8, sabotage=once if lab.broken else None,
+        G_lr=2e-4, D_lr=2e-4, **NARROW, **fault,
+    )  # fmt: skip
+    rows, at, gaps, distances = run.stats, 0, [], []
+    for images, model in lab.models(run):
+        gaps.append(np.mean([row["gap"] for row in rows if at < row["images"] <= images]))
+        distances.append(lab.read_model(model, FASHION, 5_000).frechet)
+        at = images
+    largest = max(p.abs().max().item() for p in lab.model(run).parts.nets["D"].parameters())
+    return {
+        "spearman": spearmanr(gaps, distances)[0],
+        "largest_weight": largest,
+        "FCD": distances[-1],
+        "first_FCD": distances[0],
+    }
+
+
+def wgan_gp(lab: Lab) -> dict[str, Any]:
+    """The critic's slope between real and fake, over the last fifth of the run. Broken: the penalty has no gradient."""
+
+    def no_graph(model: Any) -> None:
+        penalty = model.penalty
+        model.penalty = lambda *args: penalty(*args).detach()
+
+    run = lab.train(
+        "wgan-gp", "fashion-wgan-gp", 500_000, checkpoints=10, sabotage=no_graph if lab.broken else None, **NARROW
+    )
+    real_images = torch.from_numpy(open_data(FASHION, "train").images[:2_000])
+    norms, gaps = [], []
+    for _, model in list(lab.models(run))[-2:]:
+        real = to_float(real_images)
+        fake = model.sample(2_000, seed=2)  # by the average, near enough to what the critic judges
+        eps = torch.rand(2_000, 1, 1, 1, generator=torch.Generator().manual_seed(0))
+        critic = model.parts.nets["D"].eval()
+        norms.append(slope_of(critic, fake.lerp(real, eps)))
+        with torch.inference_mode():
+            gaps.append((critic(real).mean() - critic(fake).mean()).item())
+    norm, gap = torch.cat(norms), float(np.mean(gaps))
+    read = lab.read(run, FASHION)
+    return {
+        "mean_norm": norm.mean(),
+        "most": 1 + gap / 20 + 0.05,
+        "sd": norm.std(),
+        "gap": gap,
+        "s": read.s,
+        "FCD": read.frechet,
+    }
+
+
+def sngan(lab: Lab) -> dict[str, Any]:
+    """Largest singular values after training. Broken: the power iteration starts anew at each call."""
+
+    def forgetful(model: Any) -> None:
+        def reset(_: Any, __: Any) -> None:
+            for name, buffer in model.D.named_buffers():
+                if name.endswith(".u"):
+                    buffer.copy_(nn.functional.normalize(torch.randn_like(buffer), dim=0))
+
+        model.D.register_forward_pre_hook(reset)
+
+    run = lab.train(
+        "sngan", "fashion", 300_000, data=None, sabotage=forgetful if lab.broken else None,
+        G_width=32, G_widest=128, D_width=32, D_widest=128, **{"data.labels": "ignore"},
+    )  # fmt: skip
+    D = lab.model(run).parts.nets["D"].eval()
+    tops = [
+        torch.linalg.svdvals(m.weight.detach().flatten(1))[0].item()
+        for m in D.modules()
+        if hasattr(m, "parametrizations")
+    ]
+    read = lab.read(run, FASHION)
+    return {"smallest_top": min(tops), "largest_top": max(tops), "s": read.s, "FCD": read.frechet}
+
+
+def _penalised(lab: Lab, name: str, **settings: Any) -> dict[str, Any]:
+    """A plain GAN with a penalty and without, all else equal."""
+    found = {}
+    for which, changes in ((name, settings), ("none", {"penalty": "none"})):
+        shared = NARROW | {"batch": 64, "beta1": 0.5, "beta2": 0.99}
+        run = lab.train(f"penalty-{which}", "fashion-r1", 300_000, **(shared | changes))
+        read = lab.read(run, FASHION)
+        found |= {f"FCD_{which}": read.frechet, f"s_{which}": read.s}
+    return found
+
+
+def dragan(lab: Lab) -> dict[str, Any]:
+    return _penalised(lab, "dragan", penalty="dragan", penalty_weight=10.0)
+
+
+def first_r1(lab: Lab) -> dict[str, Any]:
+    return _penalised(lab, "r1", penalty="r1", penalty_weight=0.1)
+
+
+def second_r2(lab: Lab) -> dict[str, Any]:
+    return _penalised(lab, "r2", penalty="r2", penalty_weight=0.1)
+
+
+def points(n: int, generator: torch.Generator | None = None) -> Tensor:
+    """(n, 2) from 25 Gaussians of deviation 0.05 on a grid of step 1."""
+    centres = torch.cartesian_prod(torch.arange(5.0) - 2, torch.arange(5.0) - 2)
+    return centres[torch.randint(25, (n,), generator=generator)] + 0.05 * torch.randn(n, 2, generator=generator)
+
+
+def mlp(*sizes: int) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for a, b in itertools.pairwise(sizes):
+        layers += [nn.Linear(a, b), nn.LeakyReLU(0.2)]
+    return nn.Sequential(*layers[:-1])
+
+
+def r3gan_points(lab: Lab) -> dict[str, Any]:
+    """25 Gaussians with R3GAN's losses and both penalties. Broken: pairs, but no penalty."""
+    G, D, game = mlp(64, 128, 128, 128, 2), mlp(2, 128, 128, 128, 1), PAIRED_OBJECTIVES["relativistic"]
+    G_adam, D_adam = (torch.optim.Adam(net.parameters(), 2e-4, (0.0, 0.99)) for net in (G, D))
+    gamma = 0.0 if lab.broken else 0.02
+    critic = lambda x: D(x).squeeze(1)  # noqa: E731
+    for _ in range(8_000):
+        real, fake = points(256), G(torch.randn(256, 64)).detach()
+        loss = game.D(critic(real), critic(fake))
+        if gamma:
+            loss = loss + r1(critic, real, fake, gamma) + r2(critic, real, fake, gamma)
+        D_adam.zero_grad()
+        loss.backward()
+        D_adam.step()
+        with frozen(D):
+            loss = game.G(critic(points(256)), critic(G(torch.randn(256, 64))))
+            G_adam.zero_grad()
+            loss.backward()
+            G_adam.step()
+    with torch.inference_mode():
+        made = G(torch.randn(10_000, 64))
+    nearest = made.round().clamp(-2, 2)
+    near = (made - nearest).norm(dim=1) <= 4 * 0.05
+    counts = torch.unique(nearest[near], dim=0, return_counts=True)[1]
+    lab.trained.append("MLPs of 3 x 128 on 25 Gaussians, 8,000 steps of 256")
+    return {"modes": int((counts >= 20).sum()), "near": near.float().mean()}

@@ -1,0 +1,161 @@
+"""Plain GANs: the two generator losses, DCGAN, upsampling, least squares, weight averages, two learning rates."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.evidence.lab import Lab, reader
+from elegan.data import open_data
+from elegan.families.base import Family
+from elegan.images import to_uint8
+
+FASHION = "fashion-mnist"
+MLP = {"batch": 64, "G_steps": 1, "G_widths": (256, 512), "D_widths": (512, 256), "ema_half_life": 5_000}
+NARROW = {
+    "batch": 64, "G_widths": (128, 64, 32), "D_widths": (32, 64), "updates": "joint", "slope": 0.2, "G_lr": 2e-4,
+    "D_lr": 2e-4, "beta1": 0.5, "ema_half_life": 5_000,
+}  # fmt: skip
+
+
+def sigmoid_twice(model: Any) -> None:
+    """The fault of many first programs: a sigmoid before a loss that has one."""
+    game = model.objective
+    model.objective = game._replace(
+        D_real=lambda logits, target: game.D_real(torch.sigmoid(logits), target),
+        D_fake=lambda logits, target: game.D_fake(torch.sigmoid(logits), target),
+        G=lambda logits: game.G(torch.sigmoid(logits)),
+    )
+
+
+def one_z(model: Any) -> None:
+    """The same noise for a whole batch."""
+    size = model.config.z_dim
+    model.generate = lambda n, labels: model.G(torch.randn(1, size).expand(n, -1) + 1e-3 * torch.randn(n, size), labels)
+
+
+def _digits(lab: Lab, objective: str) -> dict[str, Any]:
+    sabotage = sigmoid_twice if lab.broken else None
+    run = lab.train(f"vanilla-{objective}", "digits-mlp", 600_000, objective=objective, sabotage=sabotage, **MLP)
+    read = lab.read(run, "mnist")
+    return {"smallest_share": read.smallest_share, "FCD": read.frechet, "s": read.s}
+
+
+def minimax(lab: Lab) -> dict[str, Any]:
+    return _digits(lab, "minimax")
+
+
+def nonsaturating(lab: Lab) -> dict[str, Any]:
+    return _digits(lab, "nonsaturating")
+
+
+def dcgan_run(lab: Lab, shared: bool = False, sabotage: Any = None) -> Any:
+    """The DCGAN that several gates compare with."""
+    return lab.train(
+        "dcgan", "fashion-dcgan", 480_000, checkpoints=5, objective="nonsaturating", shared=shared, sabotage=sabotage,
+        **NARROW,
+    )  # fmt: skip
+
+
+def dcgan(lab: Lab) -> dict[str, Any]:
+    run = dcgan_run(lab, sabotage=one_z if lab.broken else None)
+    read = lab.read(run, FASHION)
+    return {
+        "s": read.s,
+        "FCD": read.frechet,
+        "smallest_share": read.smallest_share,
+        "smooth_paths": smooth_paths(lab.model(run)),
+    }
+
+
+def smooth_paths(model: Family, paths: int = 100, steps: int = 16) -> float:
+    """The share of straight paths between two z along which no step of C's features is above 3 times the mean step."""
+    ends = torch.randn(2, paths, 1, model.config.z_dim, generator=torch.Generator().manual_seed(0))  # type: ignore[attr-defined]
+    angle = torch.linspace(0, torch.pi / 2, steps)[None, :, None]
+    z = angle.cos() * ends[0] + angle.sin() * ends[1]  # (paths, steps, z_dim), as long as z usually is
+    with torch.inference_mode():
+        images = to_uint8(model.parts.nets[model.sampler].eval()(z.flatten(0, 1))).permute(0, 2, 3, 1).numpy()
+    features = reader(FASHION).features(np.ascontiguousarray(images)).features.reshape(paths, steps, -1)
+    sizes = np.linalg.norm(np.diff(features, axis=1), axis=2)
+    return float((sizes.max(1) <= 3 * sizes.mean(1)).mean())
+
+
+def upsampling(lab: Lab) -> dict[str, Any]:
+    """The DCGAN with resizing and convolutions in G; broken: 3x3 transposed convolutions of stride 2, which overlap."""
+    network = {"network": "deconv", "G_kernels": (3, 3, 3)} if lab.broken else {"network": "upsample"}
+    run = lab.train(
+        "upsampling",
+        "fashion-dcgan",
+        480_000,
+        objective="nonsaturating",
+        **(NARROW | network),  # type: ignore[arg-type]
+    )
+    base = lab.read(dcgan_run(lab, shared=True), FASHION)
+    images, _ = lab.samples(run)
+    read = reader(FASHION)(images)
+    real = open_data(FASHION, "test").images[:, 0]
+    return {
+        "nyquist_of_real": nyquist(images[..., 0]) / nyquist(real),
+        "s": read.s,
+        "s_of_dcgan": base.s,
+        "FCD": read.frechet,
+    }
+
+
+def nyquist(images: np.ndarray) -> float:
+    """Mean power of images (N, H, W) at the highest frequency of either axis: that of a checkerboard's period of 2."""
+    power = (np.abs(np.fft.fft2(images / 127.5 - 1)) ** 2).mean(0)
+    h, w = power.shape
+    return float((power[h // 2].sum() + power[:, w // 2].sum()) / (h + w))
+
+
+def least_squares(lab: Lab) -> dict[str, Any]:
+    def squashed(model: Any) -> None:
+        game = model.objective
+        model.objective = game._replace(
+            D_real=lambda logits, target: game.D_real(torch.sigmoid(logits), target),
+            D_fake=lambda logits, target: game.D_fake(torch.sigmoid(logits), target),
+            G=lambda logits: game.G(torch.sigmoid(logits)),
+        )
+
+    run = lab.train(
+        "lsgan", "fashion-dcgan", 480_000, objective="least-squares", sabotage=squashed if lab.broken else None,
+        **NARROW,
+    )  # fmt: skip
+    read = lab.read(run, FASHION)
+    return {"s": read.s, "FCD": read.frechet, "smallest_share": read.smallest_share}
+
+
+def average(lab: Lab) -> dict[str, Any]:
+    """At five checkpoints of the DCGAN: the average against the raw weights; broken: the average is the raw weights."""
+    better, told = 0, {}
+    for i, (_, model) in enumerate(lab.models(dcgan_run(lab, shared=True)), 1):
+        if lab.broken:
+            model.parts.nets["G_ema"].load_state_dict(model.parts.nets["G"].state_dict())
+        ema = lab.read_model(model, FASHION, 5_000).frechet
+        model.parts.nets["G_ema"].load_state_dict(model.parts.nets["G"].state_dict())
+        raw = lab.read_model(model, FASHION, 5_000).frechet
+        better += ema < raw
+        told |= {f"FCD_{i}": ema, f"FCD_{i}_raw": raw}
+    return {"better_at": better} | told
+
+
+def two_rates(lab: Lab) -> dict[str, Any]:
+    """The spectrally normalised GAN with D's rate twice G's, and with both at their geometric mean."""
+    wide = {"G_width": 32, "G_widest": 128, "D_width": 32, "D_widest": 128}
+    rates = {"ttur": (2e-4, 8e-4), "equal": (4e-4, 4e-4)}
+    found = {}
+    for name, (g, d) in rates.items():
+        run = lab.train(f"rates-{name}", "fashion", 240_000, G_lr=g, D_lr=d, **wide)
+        found[f"FCD_{name}"] = lab.read(run, FASHION).frechet
+    return found
+
+
+def slope_of(critic: Any, images: Tensor) -> Tensor:
+    """||dD/dx|| of each image (N,)."""
+    x = images.detach().float().requires_grad_()
+    (gradient,) = torch.autograd.grad(critic(x).float().sum(), x)
+    return gradient.flatten(1).norm(dim=1)

@@ -1,0 +1,95 @@
+"""Few pictures: ADA and DiffAugment."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.evidence.gates.plain import FASHION
+from benchmarks.evidence.lab import Lab, few, reader
+from elegan.adversarial.augment import ada as ada_transform
+from elegan.data import open_data
+from elegan.images import to_float
+
+NARROW = {"batch": 32, "G_width": 32, "G_widest": 128, "D_width": 32, "D_widest": 128, "r1": 0.01}
+
+
+def reals_only(model: Any) -> None:
+    """The fault that leaks: the fakes are judged as they are."""
+    augment = model.augment
+
+    def half(images: torch.Tensor, p: Any) -> torch.Tensor:
+        n = model.config.batch
+        return torch.cat([augment(images[:n], p), images[n:]]) if len(images) == 2 * n else images
+
+    model.augment = half
+
+
+def _few(lab: Lab, name: str, augment: str, count: int, images: int, sabotage: Any = None, **settings: Any) -> Any:
+    data = few(FASHION, count, lab.runs, lab.seed)
+    return lab.train(
+        f"few{count}-{name}", "small-ada", images, data=data, shared=sabotage is None, sabotage=sabotage,
+        augment=augment, size=28, channels=1, **(NARROW | settings),
+    )  # fmt: skip
+
+
+def ada(lab: Lab) -> dict[str, Any]:
+    """500 pictures. Broken: the fakes are not augmented."""
+    settings = {"ada_images": 50_000}
+    on = _few(
+        lab, "broken" if lab.broken else "ada", "ada", 500, 300_000, reals_only if lab.broken else None, **settings
+    )
+    off = _few(lab, "off", "none", 500, 300_000, **settings)
+    rows = [row for row in on.stats if row["images"] > 150_000]
+    images, _ = lab.samples(on)
+    found, plain = reader(FASHION)(images), lab.read(off, FASHION)
+    return {
+        "r_t": np.mean([row["sign"] for row in rows]),
+        "p": rows[-1]["p"],
+        "FCD": found.frechet,
+        "FCD_off": plain.frechet,
+        "r_t_off": np.mean([row["sign"] for row in off.stats if row["images"] > 150_000]),
+        **leaks(images),
+    }
+
+
+def leaks(samples: np.ndarray) -> dict[str, float]:
+    """The share of samples that a detector of augmented pictures flags, set to flag 1 % of plain test images."""
+    from elegan.metrics.classifiers import PlainClassifier
+
+    train, test = open_data(FASHION, "train"), open_data(FASHION, "test")
+    torch.manual_seed(0)
+    net = PlainClassifier(2)
+    adam = torch.optim.Adam(net.parameters(), 2e-3)
+    plain = torch.from_numpy(train.images[:15_000])
+    y = torch.cat([torch.zeros(64), torch.ones(64)]).long()
+    for rows in torch.randperm(len(plain)).split(64)[:-1]:
+        x = to_float(plain[rows])
+        disturbed = ada_transform(x, 0.5).clamp(-1, 1)
+        loss = torch.nn.functional.cross_entropy(net(torch.cat([x, disturbed]) / 2 + 0.5)[1], y)
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+    net.eval()
+
+    def score(images: torch.Tensor) -> torch.Tensor:
+        with torch.inference_mode():
+            return torch.cat([net(part / 2 + 0.5)[1].diff(dim=1)[:, 0] for part in images.split(500)])
+
+    held = to_float(torch.from_numpy(test.images))
+    limit = score(held).quantile(0.99)
+    drawn = to_float(torch.from_numpy(samples).permute(0, 3, 1, 2))
+    power = (score(ada_transform(held, 0.5).clamp(-1, 1)) > limit).float().mean()
+    return {"leaked": float((score(drawn) > limit).float().mean()), "detector_power": float(power)}
+
+
+def diffaugment(lab: Lab) -> dict[str, Any]:
+    """A tenth of the data. Broken: the fakes are not augmented."""
+    on = _few(
+        lab, "diff-broken" if lab.broken else "diff", "diffaugment", 6_000, 600_000,
+        reals_only if lab.broken else None, D_width=64,
+    )  # fmt: skip
+    off = _few(lab, "plain", "none", 6_000, 600_000, D_width=64)
+    return {"FCD": lab.read(on, FASHION).frechet, "FCD_off": lab.read(off, FASHION).frechet}

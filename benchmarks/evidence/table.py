@@ -1,0 +1,133 @@
+"""All gates, in the order of the page."""
+
+from __future__ import annotations
+
+from benchmarks.evidence.gate import Gate
+
+GATES = [
+    Gate(
+        "vanilla-minimax", "vanilla", "MLPs with Goodfellow's minimax loss draw all ten digits.",
+        "the rarest digit has a share of at least 3 %", lambda m: m["smallest_share"] >= 0.03,
+        "plain.minimax", "a sigmoid before the loss that has one",
+    ),
+    Gate(
+        "vanilla-nonsaturating", "vanilla", "MLPs with the non-saturating loss draw all ten digits.",
+        "the rarest digit has a share of at least 3 %", lambda m: m["smallest_share"] >= 0.03,
+        "plain.nonsaturating", "a sigmoid before the loss that has one",
+    ),
+    Gate(
+        "dcgan", "dcgan", "A narrow DCGAN is near the data, has all classes and a smooth latent space.",
+        "s <= 0.7, every class at least 4 %, no jump on at least 90 % of paths between two z",
+        lambda m: m["s"] <= 0.7 and m["smallest_share"] >= 0.04 and m["smooth_paths"] >= 0.9,
+        "plain.dcgan", "one z for a whole batch",
+    ),
+    Gate(
+        "upsampling-conv", "upsampling-conv",
+        "Resizing before convolutions leaves no checkerboard and costs no quality.",
+        "power at the highest frequency 0.5 to 2 times that of real images, s at most 1.1 times DCGAN's",
+        lambda m: 0.5 <= m["nyquist_of_real"] <= 2 and m["s"] <= 1.1 * m["s_of_dcgan"],
+        "plain.upsampling", "3x3 transposed convolutions of stride 2",
+    ),
+    Gate(
+        "cgan-concat", "cgan", "A label that is concatenated on both sides is drawn, in variety.",
+        "C names the asked class for at least 90 %, or 3 points below real images, each class 80 %, diversity >= 0.7",
+        lambda m: m["accuracy"] >= min(0.9, m["of_real"] - 0.03) and m["worst_class"] >= 0.8 and m["diversity"] >= 0.7,
+        "labels.concat", "D is told shuffled labels",
+    ),
+    Gate(
+        "cgan-projection", "cgan", "A label that enters D by an inner product is drawn, in variety.",
+        "C names the asked class for at least 90 %, or 3 points below real images, each class 80 %, diversity >= 0.7",
+        lambda m: m["accuracy"] >= min(0.9, m["of_real"] - 0.03) and m["worst_class"] >= 0.8 and m["diversity"] >= 0.7,
+        "labels.projection", "D is told shuffled labels",
+    ),
+    Gate(
+        "acgan", "acgan", "Classes that D names are drawn, in variety.",
+        "C names the asked class for at least 90 %, or 3 points below real images, and diversity at least 0.7",
+        lambda m: m["accuracy"] >= min(0.9, m["of_real"] - 0.03) and m["diversity"] >= 0.7,
+        "labels.acgan", "D's class head never learns",
+    ),
+    Gate(
+        "infogan", "infogan", "Without labels the ten categories become the ten digits, and a number becomes a handle.",
+        "best matching of categories and digits at least 90 %, a fresh reader finds 2.2 of 2.303 nats, a number has "
+        "|Spearman| of at least 0.8 with slant or width",
+        lambda m: m["matching"] >= 0.9 and m["information"] >= 2.2
+        and max(m["spearman_slant"], m["spearman_width"]) >= 0.8,
+        "labels.infogan", "lambda = 0",
+    ),
+    Gate(
+        "lsgan", "lsgan", "A narrow DCGAN with least squares is near the data.",
+        "s <= 0.8", lambda m: m["s"] <= 0.8, "plain.least_squares", "a sigmoid before the square",
+    ),
+    Gate(
+        "wgan-clip", "wgan", "The critic's gap tells how good the samples are, and its weights stay clipped.",
+        "Spearman of gap and FCD over eight checkpoints at least 0.8, no weight above 0.01",
+        lambda m: m["spearman"] >= 0.8 and m["largest_weight"] <= 0.0100001,
+        "critics.wgan", "clipped once, at the start",
+    ),
+    Gate(
+        "wgan-gp", "wgan-gp", "Between real and fake the critic's slope is where the penalty must hold it.",
+        "mean norm from 0.9 to 1 + gap / (2 lambda) + 0.05, deviation at most 0.2",
+        lambda m: 0.9 <= m["mean_norm"] <= m["most"] and m["sd"] <= 0.2,
+        "critics.wgan_gp", "the penalty without a graph",
+    ),
+    Gate(
+        "sngan", "sngan", "After training every layer of D has a largest singular value of one, and samples are good.",
+        "all of them 1 +- 0.05, s <= 0.5 without labels",
+        lambda m: m["smallest_top"] >= 0.95 and m["largest_top"] <= 1.05 and m["s"] <= 0.5,
+        "critics.sngan", "the power iteration starts anew at each call",
+    ),
+    Gate(
+        "dragan", "dragan", "DRAGAN's penalty improves a plain GAN.", "FCD below that without a penalty",
+        lambda m: m["FCD_dragan"] < m["FCD_none"], "critics.dragan", control=True,
+    ),
+    Gate(
+        "r1", "r1", "R1 improves a plain GAN.", "FCD below that without a penalty",
+        lambda m: m["FCD_r1"] < m["FCD_none"], "critics.first_r1", control=True,
+    ),
+    Gate(
+        "r2", "r2", "R2 improves a plain GAN.", "FCD below that without a penalty",
+        lambda m: m["FCD_r2"] < m["FCD_none"], "critics.second_r2", control=True,
+    ),
+    Gate(
+        "r3gan-points", "r3gan", "Pairs with R1 and R2 keep all of 25 Gaussians.",
+        "25 of 25, at least 90 % within four deviations", lambda m: m["modes"] == 25 and m["near"] >= 0.9,
+        "critics.r3gan_points", "neither R1 nor R2",
+    ),
+    Gate(
+        "ada", "ada", "On 500 pictures p holds r_t at its target, helps, and does not leak into the samples.",
+        "r_t 0.6 +- 0.1 in the second half, FCD at most 0.8 times that without, at most 2 % of samples look augmented",
+        lambda m: abs(m["r_t"] - 0.6) <= 0.1 and m["FCD"] <= 0.8 * m["FCD_off"] and m["leaked"] <= 0.02,
+        "small.ada", "real pictures alone are augmented",
+    ),
+    Gate(
+        "diffaugment", "diffaugment", "On a tenth of the data DiffAugment helps.",
+        "FCD at most 0.75 times that without", lambda m: m["FCD"] <= 0.75 * m["FCD_off"],
+        "small.diffaugment", "real pictures alone are augmented",
+    ),
+    Gate(
+        "minibatch-ring", "minibatch discrimination", "On a ring of eight Gaussians no mode is lost by it.",
+        "at least as many modes as without", lambda m: m["modes_on"] >= m["modes_off"],
+        "techniques.minibatch_ring", control=True,
+    ),
+    Gate(
+        "minibatch-fashion", "minibatch discrimination", "Minibatch discrimination improves a plain GAN.",
+        "FCD below that without", lambda m: m["FCD_minibatch"] < m["FCD_off"], "techniques.minibatch", control=True,
+    ),
+    Gate(
+        "feature-matching", "feature matching", "Feature matching improves a plain GAN.", "FCD below that without",
+        lambda m: m["FCD_matching"] < m["FCD_off"], "techniques.matching", control=True,
+    ),
+    Gate(
+        "instance-noise", "instance noise", "Noise on all that D sees, fading away, improves a plain GAN.",
+        "FCD below that without", lambda m: m["FCD_noise"] < m["FCD_off"], "techniques.noise", control=True,
+    ),
+    Gate(
+        "ema", "EMA", "Averaged weights draw better than the raw ones.",
+        "lower FCD at four of five checkpoints or more",
+        lambda m: m["better_at"] >= 4, "plain.average", "the average is the raw weights",
+    ),
+    Gate(
+        "ttur", "TTUR", "A faster D beats equal rates of the same geometric mean.", "FCD below that of equal rates",
+        lambda m: m["FCD_ttur"] < m["FCD_equal"], "plain.two_rates", control=True,
+    ),
+]  # fmt: skip
