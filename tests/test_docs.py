@@ -66,7 +66,8 @@ def test_commands_parse(line: str) -> None:
     verb, values = parse(line)
     if verb == "train":
         settings = parse_set(values.get("settings") or [])
-        configure(values.get("preset"), values.get("data"), seed=values.get("seed"), settings=settings)
+        named = {key: values.get(key) for key in ("seed", "init")}
+        configure(values.get("preset"), values.get("data"), settings=settings, **named)
     elif verb == "presets" and values.get("name"):
         families.preset(values["name"])
 

@@ -85,6 +85,7 @@ def train(
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything; default: 0.")] = None,
     device: Annotated[Device | None, typer.Option(help="Where to train; default: auto.")] = None,
     precision: Annotated[Precision | None, typer.Option(help="auto takes bf16 where it is faster.")] = None,
+    init: Annotated[Path | None, typer.Option(metavar="RUN", help="Begin with the weights of another run.")] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Any setting; `elegan presets NAME` lists them. Repeatable."),
@@ -97,6 +98,7 @@ def train(
     from elegan.training.run import events, prepare, stop_on_signals
 
     values = {"device": device.value if device else None, "precision": precision.value if precision else None}
+    values["init"] = str(init) if init else None
     folder, asked = prepare(out, preset, data, seed=seed, config=config, settings=parse_set(settings or []), **values)
     length = {"budget": budget, "images": images, "epochs": epochs, "steps": steps}
     with _interrupts(), stop_on_signals() as stop:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, TypeAdapter, ValidationError, model_validator
 
 from elegan.errors import UserError, nearest
 
@@ -80,12 +80,22 @@ class TrainConfig(Section):
     """How many sample grids to save over the run."""
     grid_side: int = Field(8, gt=0, le=32)
     """A grid has this many rows and columns."""
+    init: str | None = None
+    """Begin with the weights of this run folder, as far as they fit."""
+    freeze_D: int = Field(0, ge=0)
+    """FreezeD, with init: this many of D's lowest layers stay as they were."""
     score_every: int = Field(0, ge=0)
     """Images between scores during the run; 0: none."""
     score_samples: int = Field(2_000, ge=100)
     """Samples for the scores during the run."""
     tensorboard: bool = False
     """Also write TensorBoard events (needs the extra `track`)."""
+
+    @model_validator(mode="after")
+    def _agrees(self) -> TrainConfig:
+        if self.freeze_D and self.init is None:
+            raise ValueError("freeze_D keeps what D has learnt elsewhere: name that run with --init RUN")
+        return self
 
 
 class RunConfig(Section):

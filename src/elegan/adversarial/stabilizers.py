@@ -106,9 +106,10 @@ def frozen(net: nn.Module) -> Iterator[None]:
 
 @torch.no_grad()
 def clip_weights(parameters: Iterable[Tensor], limit: float) -> None:
-    """Clamp every weight to [-limit, limit] (Arjovsky+ 2017, algorithm 1)."""
+    """Clamp every weight that learns to [-limit, limit] (Arjovsky+ 2017, algorithm 1)."""
     for p in parameters:
-        p.clamp_(-limit, limit)
+        if p.requires_grad:
+            p.clamp_(-limit, limit)
 
 
 def truncated_normal(shape: tuple[int, ...], truncation: float, generator: torch.Generator) -> Tensor:

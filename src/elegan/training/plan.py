@@ -30,6 +30,7 @@ from elegan.training.engine import (
 )
 from elegan.training.events import Planned
 from elegan.training.feed import Feed
+from elegan.training.transfer import freeze_lower
 
 WORTH_IT = 1.1  # bf16 must be this much faster than fp32 to be taken by itself
 GRID_SHARE = 0.04  # of a run's time, at most, for sample grids
@@ -64,6 +65,8 @@ def build_model(config: RunConfig, spec: ImageSpec, engine: Engine) -> Family:
     engine.seed(config.train.seed)
     model: Family = families.get(config.family).Model(config.model, spec)
     engine.place(model)
+    if config.train.freeze_D:
+        freeze_lower(model, config.train.freeze_D)
     return model
 
 

@@ -31,6 +31,7 @@ from elegan.training.loop import run as run_loop
 from elegan.training.plan import build_model, enough_memory, images_per_step, plan, resolve_length
 from elegan.training.plot import plot_losses
 from elegan.training.trained import Run, draw
+from elegan.training.transfer import open_source
 
 LENGTHS = ("budget", "images", "epochs", "steps")
 
@@ -42,6 +43,7 @@ def configure(
     seed: int | None = None,
     device: str | None = None,
     precision: str | None = None,
+    init: str | os.PathLike[str] | None = None,
     config: str | os.PathLike[str] | Mapping[str, Any] | None = None,
     settings: Mapping[str, Any] | None = None,
     base: RunConfig | None = None,
@@ -68,6 +70,7 @@ def configure(
     if content.pop("family", family) != family:
         raise UserError(f"preset {preset!r} is of family {family!r}; drop `family` from the configuration")
     named = {"data.source": data, "train.seed": seed, "train.device": device, "train.precision": precision}
+    named["train.init"] = init
     texts = {key: str(value) for key, value in named.items() if value is not None}
     return build(preset, family, model, **start, overrides=[flatten(content), settings or {}, texts])
 
@@ -147,8 +150,10 @@ def _start(config: RunConfig, folder: RunFolder, length: dict, stop: Callable[[]
         config = folder.config()
         stop()
     else:
+        source = open_source(config.train.init) if config.train.init else None
         config, engine, planned = plan(config, spec, feed_for, length)
         model, at = build_model(config, spec, engine), Progress()
+        yield from map(Warned, source.into(model) if source else [])
         stop()
         folder.create(config, describe_data(dataset), dataset.sheet(n=80))
     if at.images < config.train.images:
@@ -195,6 +200,8 @@ def _continue(config: RunConfig, folder: RunFolder, dataset: Dataset, spec: Imag
         tensors, meta, faults = checkpoint.newest(folder.checkpoints)
     except FileNotFoundError:
         faults = []
+        if config.train.init:
+            yield from map(Warned, open_source(config.train.init).into(model))
         if folder.stats():
             yield Warned("there is no checkpoint; starting again from the first image")
     else:
@@ -276,6 +283,7 @@ def train(
     seed: int | None = None,
     device: str | None = None,
     precision: str | None = None,
+    init: str | os.PathLike[str] | None = None,
     config: str | os.PathLike[str] | Mapping[str, Any] | None = None,
     show: bool = True,
     **settings: Any,
@@ -284,10 +292,11 @@ def train(
 
     `preset` names a recipe (default `fashion`), `data` a data set or a path. One of `budget` ("10m"), `images`,
     `epochs`, `steps` says how long; else the recipe does. `settings` are the recipe's own settings, such as
-    `batch=32`. `show` prints progress. An interrupt saves and then raises KeyboardInterrupt.
+    `batch=32`. `init` is a run folder whose weights it begins with. `show` prints progress. An interrupt saves and then
+    raises KeyboardInterrupt.
     """
     folder, asked = prepare(
-        out, preset, data, seed=seed, device=device, precision=precision, config=config, settings=settings
+        out, preset, data, seed=seed, device=device, precision=precision, init=init, config=config, settings=settings
     )
     length = {"budget": budget, "images": images, "epochs": epochs, "steps": steps}
     with stop_on_signals() as stop:
