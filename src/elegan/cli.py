@@ -137,8 +137,15 @@ def evaluate(
     n: Annotated[int, typer.Option("-n", "--number", min=1, help="How many samples.")] = 10_000,
     seed: Annotated[int, typer.Option(min=0, help="Of the samples and of what is drawn.")] = 0,
     features: Annotated[
-        str, typer.Option(help="auto, fashion, digits, descriptors, pixels, or a .safetensors of this package.")
+        str,
+        typer.Option(
+            help="auto, fashion, digits, inception, inception-clean, descriptors, pixels, or a network's file "
+            "(.pt, .pt2, .onnx), as in net.onnx:size=224:channels=3:range=-1,1; see docs/metrics.md."
+        ),
     ] = "auto",
+    inception_weights: Annotated[
+        Path | None, typer.Option(help="The published FID network, pt_inception-2015-12-05-6726825d.pth.")
+    ] = None,
     truncation: Annotated[float, typer.Option(help="Of a run's samples, in (0, 1].")] = 1.0,
     per_class: Annotated[bool, typer.Option("--per-class", help="Also a table of the numbers of each class.")] = False,
     cas: Annotated[
@@ -157,7 +164,8 @@ def evaluate(
         print(line, file=sys.stderr, flush=True)
 
     trainings = cas_seeds if cas or cas_seeds > 1 else 0
-    scores = judge(target, data, n=n, seed=seed, features=features, truncation=truncation, cas=trainings, say=say)
+    options: dict[str, Any] = {"features": features, "inception_weights": inception_weights, "say": say}
+    scores = judge(target, data, n=n, seed=seed, truncation=truncation, cas=trainings, **options)
     if as_json or form is Format.json:
         print(json.dumps(scores.to_dict(), indent=1))
     elif form is Format.text:

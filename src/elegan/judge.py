@@ -19,7 +19,8 @@ def evaluate(
     *,
     n: int = 10_000,
     seed: int = 0,
-    features: str = "auto",
+    features: Any = "auto",
+    inception_weights: str | os.PathLike[str] | None = None,
     truncation: float = 1.0,
     cas: int = 0,
     say: Callable[[str], None] | None = None,
@@ -28,15 +29,20 @@ def evaluate(
 
     `target`: a `Run` or its folder, an `.npz` with `images` uint8 (N, H, W, C) [and `labels` (N,)], a folder of
     images, or an array. `data` defaults to a run's own. `n` samples are drawn from a run; of a file at most
-    `n` are used. `cas`: how many classifiers to train on the samples, and on as many real images, for the
-    classification accuracy score; `say` is told how long that takes. Returns `Scores`, whose `str` is a table.
-    Raises UserError for anything that does not fit.
+    `n` are used. `features`: see `elegan.metrics.load_features`, whose result or a `torch.nn.Module` also serve;
+    `inception_weights` is the file of the FID network, for "inception" and "inception-clean". `cas`: how many
+    classifiers to train on the samples, and on as many real images, for the classification accuracy score; `say` is
+    told how long that takes. Returns `Scores`, whose `str` is a table. Raises UserError for anything that does not fit.
     """
     from elegan.metrics.evaluate import evaluate as score
 
     if n < 1:
         raise UserError(f"{n} samples asked for; at least 20 are needed")
     run = _as_run(target)
+    if inception_weights is not None or not isinstance(features, str) or features != "auto":
+        from elegan.metrics.features import load_features
+
+        features = load_features(features, weights=inception_weights)  # a mistake is known before minutes of sampling
     options: dict[str, Any] = {"features": features, "n": n, "seed": seed, "cas": cas, "say": say}
     if run is not None:
         train, test = run_data(run, data)

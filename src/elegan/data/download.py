@@ -1,4 +1,4 @@
-"""Fetch Fashion-MNIST or MNIST into the cache folder: several mirrors, checksum, atomic rename.
+"""Fetch Fashion-MNIST, MNIST or one published file into the cache folder: mirrors, checksum, atomic rename.
 
 A mirror that cannot be reached is not asked again; one that sends other bytes is passed over for that file.
 A file under its final name is always complete and verified.
@@ -10,7 +10,7 @@ import http.client
 import os
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from elegan.data import idx
@@ -87,20 +87,34 @@ def _remedy(name: str) -> str:
 
 
 def _fetch_file(name: str, file: str, mirror: str, folder: Path, timeout: float) -> None:
-    """One file from one mirror: to a temporary name, verified, then renamed. Raises `MirrorError`."""
-    target = folder / f"{file}.gz"
-    temporary = folder / f".{file}.{os.getpid()}.tmp"
+    """One file of a data set from one mirror. Raises `MirrorError`."""
+
+    def fault(path: Path) -> str | None:
+        try:
+            _, digest = idx.read_idx(path)
+        except UserError:
+            return "sent a damaged or incomplete file"
+        return None if digest == idx.SHA256[name][file] else "sent other bytes than the published ones"
+
     url = mirror.rstrip("/") + f"/{file}.gz"
+    fetch_file(url, folder / f"{file}.gz", fault, f"{idx.TITLES[name]} {file}.gz", timeout)
+
+
+def fetch_file(
+    url: str, target: Path, fault: Callable[[Path], str | None], title: str, timeout: float = TIMEOUT
+) -> None:
+    """What is at `url` -> `target`: received under a temporary name, then renamed if `fault(path)` finds nothing.
+
+    `title` is what the progress bar says. Raises `MirrorError`, also with what `fault` says is wrong with the file, and
+    `UserError` where the disk is the trouble.
+    """
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     request = urllib.request.Request(url, headers={"User-Agent": "elegan"})
     try:
         with urllib.request.urlopen(request, timeout=timeout) as answer:
-            _receive(answer, temporary, f"{idx.TITLES[name]} {file}.gz")
-        try:
-            _, digest = idx.read_idx(temporary)
-        except UserError:
-            raise MirrorError("sent a damaged or incomplete file", gone=False) from None
-        if digest != idx.SHA256[name][file]:
-            raise MirrorError("sent other bytes than the published ones", gone=False)
+            _receive(answer, temporary, title)
+        if (reason := fault(temporary)) is not None:
+            raise MirrorError(reason, gone=False)
         temporary.replace(target)
     except urllib.error.HTTPError as error:
         error.close()

@@ -44,7 +44,7 @@ class Judge:
         test: Any,
         *,
         labels: np.ndarray | None = None,
-        features: str = "auto",
+        features: Any = "auto",
         n: int = 10_000,
         seed: int = 0,
         copies: bool = True,
@@ -55,7 +55,7 @@ class Judge:
         if self.train.images.shape[1:] != self.test.images.shape[1:]:
             sizes = f"training images are {size(self.train.images)}, test images {size(self.test.images)}"
             raise UserError(f"{sizes}: use two splits of one data set")
-        self.auto = features == "auto"
+        self.auto = isinstance(features, str) and features == "auto"
         self.features = _features(AUTO.get(self.test.name, "descriptors") if self.auto else features, self.test)
         self.n, self.seed, self.copies, self.cas = n, seed, copies, cas
         self.say = say or _silent
@@ -66,7 +66,7 @@ class Judge:
     @cached_property
     def reference(self) -> Reference:
         """The real side."""
-        return Reference(look(self.features, self.test.images[self.rows]), self.seed)
+        return Reference(look(self.features, self.test.images[self.rows], keep=True), self.seed)
 
     @property
     def real(self) -> Extracted:
@@ -119,7 +119,7 @@ class Judge:
         count = min(count, len(self.train))
         if count not in self._floors:
             rows = draw_rows(len(self.train), count, self.seed + 1)
-            seen = look(self.features, self.train.images[rows])
+            seen = look(self.features, self.train.images[rows], keep=True)
             extra: dict[str, Any] = {}
             real, known = self.reference.real, self.test.labels
             right = None if known is None else self._right(real, known[self.rows], refuse=False)
@@ -246,7 +246,7 @@ def evaluate(
     *,
     labels: np.ndarray | None = None,
     sample_labels: np.ndarray | None = None,
-    features: str = "auto",
+    features: Any = "auto",
     n: int = 10_000,
     seed: int = 0,
     copies: bool = True,
@@ -262,7 +262,8 @@ def evaluate(
       for copies.
     - labels: int (N,), the classes of the test images, where `test` is an array: the floor of label accuracy.
     - sample_labels: int (N,), the classes that a conditional model was asked for; without them no label accuracy.
-    - features: "auto" (by the data set's name: fashion, digits, else descriptors), or any of `load_features`.
+    - features: "auto" (by the data set's name: fashion, digits, else descriptors), any of `load_features`, what that
+      returns, or a `torch.nn.Module`.
     - n: images a side, fewer where there are fewer. Numbers compare at equal counts only.
     - seed: of every random choice here. The same samples and seed give the same scores.
     - copies: False leaves out the search for copies, the part that needs the whole training split.
@@ -272,7 +273,10 @@ def evaluate(
     The last data set's side is kept in memory for the next call. Raises `UserError` for images of another size,
     NaN, too few images, or labels that do not fit.
     """
-    key = (content_key(train), content_key(test), content_key(labels), features, n, seed, copies, cas)
+    if not isinstance(features, str) or features != "auto":
+        features = load_features(features)
+    name = features if isinstance(features, str) else features.key
+    key = (content_key(train), content_key(test), content_key(labels), name, n, seed, copies, cas)
     if key not in _judges:
         judge = Judge(train, test, labels=labels, features=features, n=n, seed=seed, copies=copies, cas=cas)
         _judges.clear()
@@ -281,10 +285,10 @@ def evaluate(
     return _judges[key](samples, sample_labels)
 
 
-def _features(name: str, data: Split) -> Features | ChannelFeatures:
+def _features(name: Any, data: Split) -> Features | ChannelFeatures:
     """The feature set of this name; for Stacked MNIST the digit classifier looks at each channel."""
     features = load_features(name)
-    if data.name == "stacked-mnist" and name == "digits" and data.images.shape[3] == CHANNELS:
+    if data.name == "stacked-mnist" and features.name == "digits" and data.images.shape[3] == CHANNELS:
         return ChannelFeatures(features)
     return features
 

@@ -43,11 +43,11 @@ class Looked:
         return None if self.extracted.probabilities is None else label_metrics.predicted(self.extracted.probabilities)
 
 
-def look(features: Features | ChannelFeatures, images: np.ndarray) -> Looked:
-    """Extract the features of uint8 images (N, H, W, C)."""
+def look(features: Features | ChannelFeatures, images: np.ndarray, keep: bool = False) -> Looked:
+    """Extract the features of uint8 images (N, H, W, C). `keep`: on disk, for the real side, which comes again."""
     if isinstance(features, ChannelFeatures):
-        return Looked(images, *features.with_codes(images))
-    return Looked(images, features(images))
+        return Looked(images, *features.with_codes(images, keep))
+    return Looked(images, features.kept(images) if keep else features(images))
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,9 @@ class Reference:
             seen: Modes = modes(ours.codes, MODES, self.mode_shares)
             assert seen.kl_real is not None
             return fields(modes=seen.found, modes_kl=seen.kl_uniform, modes_kl_real=seen.kl_real)
-        p = ours.extracted.probabilities
+        p, foreign = ours.extracted.probabilities, ours.extracted.foreign
+        if foreign is not None:
+            return fields(classifier_score=classifier_score(foreign, seed=self.seed))
         if p is None or ours.kinds is None:
             return {}
         shares = [label_metrics.share_of(ours.kinds, c) for c in range(p.shape[1])]

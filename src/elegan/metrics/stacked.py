@@ -92,11 +92,12 @@ class ChannelFeatures:
     def __call__(self, images: np.ndarray) -> Extracted:
         return self.with_codes(images)[0]
 
-    def with_codes(self, images: np.ndarray) -> tuple[Extracted, np.ndarray]:
+    def with_codes(self, images: np.ndarray, keep: bool = False) -> tuple[Extracted, np.ndarray]:
         """uint8 (N, H, W, C) -> features (N, C D), and mode numbers (N,): the first channel's digit counts most."""
         from elegan.metrics.features import Extracted
 
-        found = [self.one(images[..., channel : channel + 1]) for channel in range(CHANNELS)]
+        look = self.one.kept if keep else self.one
+        found = [look(images[..., channel : channel + 1]) for channel in range(CHANNELS)]
         codes = np.zeros(len(images), np.int64)
         for channel in found:
             assert channel.probabilities is not None
