@@ -660,3 +660,21 @@ def test_the_logit_of_a_picture_is_the_sum_over_levels():
     details, lows = lapgan.pyramid(x, 3)
     each = [D(h, low, model.one_hot(y)) for D, h, low in zip(model.D, details, [*lows, None], strict=True)]
     assert torch.allclose(model.logits(x, y), each[0] + each[1] + each[2], atol=1e-6)
+
+
+# Larger pictures ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", [biggan, stylegan2], ids=["biggan", "stylegan2"])
+def test_pictures_of_256_pixels_are_a_matter_of_configuration(family):
+    """The papers' widths at 256x256, made without memory; and a narrow one that learns."""
+    wide = {"G_width": 64, "D_width": 64, "G_widest": 512, "D_widest": 512}
+    more = (
+        {"z_dim": 512, "w_dim": 512, "mapping_layers": 8} if family is stylegan2 else {"z_dim": 140, "embedding": 128}
+    )
+    with torch.device("meta"):
+        model = make(family, ImageSpec(3, 256, 256), **wide, **more)
+    assert 10e6 < sum(p.numel() for p in model.G.parameters()) < 60e6
+    model = make(family, ImageSpec(3, 256, 256), G_widest=8, D_widest=8, G_width=4, D_width=4, batch=1)
+    assert all(torch.isfinite(value) for value in step(model).values())
+    assert model.draw(1, None, torch.Generator().manual_seed(0)).shape == (1, 3, 256, 256)
