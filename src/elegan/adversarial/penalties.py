@@ -95,8 +95,10 @@ def orthogonal(weights: Iterable[Tensor], strength: float) -> Tensor:
     total = torch.zeros(())
     for weight in weights:
         with torch.autocast(weight.device.type, enabled=False):
-            product = weight.flatten(1) @ weight.flatten(1).t()  # (C_out, C_out)
-            total = total.to(product.device) + (product - product.diagonal().diag()).square().sum()
+            W = weight.flatten(1)  # (C_out, rest)
+            product = W @ W.t() if W.shape[0] <= W.shape[1] else W.t() @ W  # both have the same sum of squares
+            diagonal = W.square().sum(1)  # of W W^T
+            total = total.to(W.device) + product.square().sum() - diagonal.square().sum()
     return strength * total
 
 
