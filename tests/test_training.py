@@ -684,6 +684,20 @@ def test_a_step_costs_what_its_kinds_cost_on_average(monkeypatch):
     assert plan.typical_seconds(model, cost.__getitem__, None, 1.0, 100) == 0.25 * 5 + 0.5 * 1 + 0.25 * 3
 
 
+@pytest.mark.parametrize("preset", ["progressive-tiny", "stylegan2-tiny"])
+def test_what_is_drawn_from_a_run_has_its_small_tensors(tmp_path, data, preset):
+    """How far a network has grown, a mean style: sampling a run is sampling the model that was trained."""
+    settings = {k: v for k, v in QUICK.items() if k != "batch"}
+    run = elegan.train(preset, data, images=160, out=tmp_path / "run", **settings)
+    tensors = checkpoint.newest(run.folder.checkpoints)[0]
+    values = {name: value for name, value in tensors.items() if name.startswith("values/")}
+    assert values
+    model = elegan.load(run.path).model
+    for name, value in values.items():
+        assert value.abs().sum() > 0, name
+        assert torch.equal(model.parts.values[name.removeprefix("values/")], value)
+
+
 def test_the_plan_decides_once(tmp_path, data):
     config = build("tiny", "gan", gan.PRESETS["tiny"].config, train={"precision": "fp32"}, data={"source": str(data)})
     split = run_module.open_split(config, "train")

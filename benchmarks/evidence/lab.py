@@ -154,6 +154,7 @@ class Lab:
             model = families.get(run.config.family).Model(run.config.model, run.spec)
             for name, net in model.parts.nets.items():
                 checkpoint.load_net(net, name, tensors)
+            checkpoint.load_values(model.parts, tensors)
             yield int(meta["counters"]["images"]), model
 
     def model(self, run: Run) -> Family:

@@ -162,8 +162,7 @@ def flatten(parts: Parts) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 def restore(parts: Parts, tensors: Mapping[str, Tensor], settings: Mapping[str, Any]) -> None:
     """Put a checkpoint back into a bag of the same shape. Raises UserError when the shapes or names differ."""
-    for name in parts.values:
-        parts.values[name] = _part(tensors, f"values/{name}").to(parts.values[name].device)
+    load_values(parts, tensors)
     for name, net in parts.nets.items():
         load_net(net, name, tensors)
     for name, optimizer in parts.optimizers.items():
@@ -196,6 +195,12 @@ def _lay_out_like_weights(optimizer: torch.optim.Optimizer) -> None:
         for key, value in entries.items():
             if isinstance(value, Tensor) and value.shape == weight.shape and value.stride() != weight.stride():
                 entries[key] = torch.empty_like(weight, dtype=value.dtype).copy_(value)
+
+
+def load_values(parts: Parts, tensors: Mapping[str, Tensor]) -> None:
+    """Load the small tensors of a bag, which sampling may need too (a mean style, how far a network has grown)."""
+    for name, value in parts.values.items():
+        parts.values[name] = _part(tensors, f"values/{name}").to(value.device)
 
 
 def load_net(net: torch.nn.Module, name: str, tensors: Mapping[str, Tensor]) -> None:

@@ -56,6 +56,7 @@ class Run:
                 raise UserError(f"{self.path}: has no checkpoint yet; run its `elegan train` command again") from None
             model = families.get(self.config.family).Model(self.config.model, self.spec)
             checkpoint.load_net(model.parts.nets[model.sampler], model.sampler, tensors)
+            checkpoint.load_values(model.parts, tensors)
             self._engine = sampling_engine(pick_device(self._device), self.config.train.precision)
             self._engine.place(model)
             self._model, self._counters = model, meta["counters"]
