@@ -47,7 +47,7 @@ def test_from_nothing_to_scores(
     with Image.open(out / "sheet.png") as sheet:
         assert sheet.size == tuple(2 * (28 * n + 2 * (n - 1)) for n in size)
 
-    monkeypatch.setattr("elegan.judge.evaluate", refuse)
+    monkeypatch.setattr("elegan.reports.evaluation.make", refuse)
     assert demo.demo(out, "1s") == 0  # done already: the same scores, at once
     again = capsys.readouterr().out
     assert again.startswith("going on with") and "Frechet distance" in again

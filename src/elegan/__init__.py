@@ -17,13 +17,23 @@ if TYPE_CHECKING:
     from elegan.data import Dataset, inspect_data, open_data
     from elegan.errors import UserError
     from elegan.judge import evaluate
+    from elegan.reports.comparison import Comparison, compare
+    from elegan.reports.page import report
+    from elegan.reports.render import Page
     from elegan.training.run import train
     from elegan.training.trained import Run, Samples, load
 
 __version__ = "0.1.0"
-__all__ = ["Dataset", "Run", "Samples", "UserError", "evaluate", "inspect_data", "load", "open_data", "train"]
+__all__ = [
+    "Comparison", "Dataset", "Page", "Run", "Samples", "UserError", "compare", "evaluate", "inspect_data", "load",
+    "open_data", "report", "train",
+]  # fmt: skip
 
 _HOMES = {
+    "Comparison": "elegan.reports.comparison",
+    "Page": "elegan.reports.render",
+    "compare": "elegan.reports.comparison",
+    "report": "elegan.reports.page",
     "Dataset": "elegan.data",
     "Run": "elegan.training.trained",
     "Samples": "elegan.training.trained",

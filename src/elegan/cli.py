@@ -174,6 +174,49 @@ def evaluate(
         print((scores.to_markdown if form is Format.markdown else scores.to_latex)(target.stem, per_class))
 
 
+SamplesOption = Annotated[
+    int | None,
+    typer.Option("--samples", min=20, help="Samples to judge; default: those of the kept scores, or 10000."),
+]
+EvaluateOption = Annotated[
+    bool, typer.Option("--evaluate/--no-evaluate", help="Score a run whose newest checkpoint has no scores yet.")
+]
+
+
+@app.command(epilog="Example:  elegan report runs/first --out first.html")
+def report(
+    run: RunArgument,
+    out: Annotated[Path | None, typer.Option(help="The HTML file; default: report.html in the run folder.")] = None,
+    samples: SamplesOption = None,
+    evaluate: EvaluateOption = True,
+    data: DataOption = None,
+    device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.auto,
+) -> None:
+    """One HTML file about a run: samples over time, scores in words, curves, copies, settings. Needs no network."""
+    from elegan.reports.page import report as make
+
+    print(make(run, out, samples=samples, evaluate=evaluate, data=data, device=device.value, say=_tell))
+
+
+@app.command(epilog="Example:  elegan compare runs/a runs/b --out comparison.html")
+def compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN ...", help="Run folders; seeds are grouped.")],
+    out: Annotated[Path | None, typer.Option(help="Also write an HTML file, with samples and curves.")] = None,
+    samples: SamplesOption = None,
+    evaluate: EvaluateOption = True,
+    data: DataOption = None,
+    device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.auto,
+    as_json: JsonOption = False,
+) -> None:
+    """Runs side by side: settings, scores, curves, and whether a difference is more than chance."""
+    from elegan.reports.comparison import compare as make
+
+    made = make(runs, out, samples=samples, evaluate=evaluate, data=data, device=device.value, say=_tell)
+    _print(made, as_json)
+    if out is not None and not as_json:
+        print(f"\n{made.page} written to {out}")
+
+
 @app.command()
 def info(run: RunArgument, as_json: JsonOption = False) -> None:
     """What a run is, how far it got, and its latest numbers."""
@@ -252,6 +295,10 @@ def data_inspect(
 def _print(content: Any, as_json: bool) -> None:
     """Print a report as its own text or as JSON."""
     print(json.dumps(content.to_dict(), indent=1, default=str) if as_json else str(content))
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def _warn(texts: list[str]) -> None:

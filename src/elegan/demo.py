@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -57,26 +56,13 @@ def pick_preset() -> str:
 
 def report(out: Path) -> int:
     """Print the scores of a run, made anew only when the run has moved on, and draw its sheet."""
-    from elegan.images import write_bytes
-    from elegan.judge import evaluate
     from elegan.metrics.scores import Scores
+    from elegan.reports.evaluation import evaluation
     from elegan.training.trained import load
 
     run = load(out)
-    kept = out / "scores.json"
-    scores = None
-    try:
-        content = json.loads(kept.read_text(encoding="utf-8"))
-        if content["images"] == run.images_seen:
-            scores = Scores.model_validate(content["scores"])
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
-    if scores is None:
-        print(f"\nscoring {SAMPLES:,} samples", flush=True)
-        scores = evaluate(run, n=SAMPLES)
-        content = {"images": run.images_seen, "scores": scores.to_dict()}
-        write_bytes(kept, json.dumps(content, indent=1).encode())
-    print(f"\n{scores}\n")
+    judged = evaluation(run, SAMPLES, say=lambda text: print(f"\n{text}", flush=True))
+    print(f"\n{Scores.model_validate(judged.scores)}\n")
 
     columns = min(run.spec.classes, 10) if run.conditional else ROWS
     labels = list(range(columns)) * ROWS if run.conditional else None

@@ -4,6 +4,7 @@ config.yaml      the whole resolved configuration: training it again gives the s
 data.json        what the data was: shape, classes, fingerprint
 stats.jsonl      one row of means per logging interval
 scores.jsonl     the judge's numbers during the run, if any
+sittings.jsonl   when, where and with what it was trained: one row for each start
 real.png         real images, for comparison
 grids/*.png      samples from fixed noise, named by the images seen
 samples.png      the latest of them

@@ -30,6 +30,7 @@ from elegan.training.loop import Progress
 from elegan.training.loop import run as run_loop
 from elegan.training.plan import build_model, enough_memory, images_per_step, plan, resolve_length
 from elegan.training.plot import plot_losses
+from elegan.training.sitting import sitting
 from elegan.training.trained import Run, draw
 from elegan.training.transfer import open_source
 
@@ -157,6 +158,7 @@ def _start(config: RunConfig, folder: RunFolder, length: dict, stop: Callable[[]
         stop()
         folder.create(config, describe_data(dataset), dataset.sheet(n=80))
     if at.images < config.train.images:
+        folder.append(sitting(at.images, engine.device), "sittings.jsonl")
         yield Planned(**(vars(planned) | {"data": str(dataset)}))
 
     score = None

@@ -63,6 +63,12 @@ class Run:
         return self._model
 
     @property
+    def engine(self) -> Engine:
+        """The device and the precision that its model computes with."""
+        _ = self.model  # loading it decides
+        return self._engine
+
+    @property
     def conditional(self) -> bool:
         """Whether samples can be asked for by label."""
         return self.model.conditional
