@@ -76,9 +76,52 @@ def test_resizing_layers_have_second_gradients(how: Literal["nearest", "bilinear
     fast(torch.randn(1, 2, 6, 5, dtype=torch.double)).sum().backward()  # what was cached while drawing also learns
 
 
+@pytest.mark.parametrize("kernel", [3, 4, 5])
+@pytest.mark.parametrize("size", [(14, 14), (7, 10)])
+def test_strided_convolution_has_the_plain_gradients(kernel: int, size: tuple[int, int]) -> None:
+    x = torch.randn(3, 6, *size).contiguous(memory_format=torch.channels_last)
+    for fast, plain in (
+        (layers.StridedConv2d(6, 8, kernel, 2, kernel // 2), nn.Conv2d(6, 8, kernel, 2, kernel // 2)),
+        (layers.up_conv(6, 8, kernel, 2), nn.ConvTranspose2d(6, 8, kernel, 2, (kernel - 1) // 2, kernel % 2)),
+    ):
+        assert isinstance(fast, layers.StridedConv2d | layers.StridedConvTranspose2d)
+        plain.load_state_dict(fast.state_dict())
+        weight = torch.randn_like(plain(x))
+        for ours, theirs in zip(gradients(fast, x, weight), gradients(plain, x, weight), strict=True):
+            assert ours.shape == theirs.shape
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+        with torch.autocast("cpu", torch.bfloat16):
+            out = fast(x)
+        assert out.dtype == torch.bfloat16
+        for ours, theirs in zip(
+            torch.autograd.grad(out.float().square().sum(), fast.parameters()),
+            torch.autograd.grad(plain(x).square().sum(), plain.parameters()),
+            strict=True,
+        ):
+            assert ours.dtype == torch.float32
+            torch.testing.assert_close(ours, theirs, rtol=0.05, atol=0.02 * theirs.abs().max().item())
+        slope = torch.randn(1, 6, 4, 4, dtype=torch.double, requires_grad=True)
+        assert torch.autograd.gradgradcheck(fast.double(), slope)
+
+
+@pytest.mark.parametrize("kernel", [3, 4, 5])
+def test_thin_convolution_is_the_plain_one(kernel: int) -> None:
+    fast = layers.conv(6, 3, kernel)
+    assert isinstance(fast, layers.ThinConv2d)
+    plain = nn.Conv2d(6, 3, kernel)
+    plain.load_state_dict(fast.state_dict())
+    before, after = (kernel - 1) // 2, kernel // 2
+    padded = nn.Sequential(nn.ZeroPad2d((before, after, before, after)), plain)
+    x = torch.randn(2, 6, 7, 9)
+    weight = torch.randn_like(padded(x))
+    for ours, theirs in zip(gradients(fast, x, weight), gradients(padded, x, weight), strict=True):
+        assert ours.shape == theirs.shape
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
 def test_wide_layers_are_not_folded() -> None:
-    assert type(layers.conv(64, 128, 5, 2)) is nn.Conv2d
-    assert type(layers.up_conv(128, 64, 5, 2)) is nn.ConvTranspose2d
+    assert type(layers.conv(64, 128, 5, 2)) is layers.StridedConv2d
+    assert type(layers.up_conv(128, 64, 5, 2)) is layers.StridedConvTranspose2d
 
 
 @pytest.mark.parametrize("p", [0.3, 0.4, 0.5])

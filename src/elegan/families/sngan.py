@@ -32,7 +32,17 @@ from elegan.adversarial.stabilizers import (
     update_ema,
 )
 from elegan.families.base import Batch, Clock, Family, FamilyConfig, ImageSpec, Preset, judging, minimize
-from elegan.networks.layers import ConditionalBatchNorm, Crop, FromMap, ToMap, base_size, spectral_norm, unshuffle
+from elegan.networks.layers import (
+    ConditionalBatchNorm,
+    Crop,
+    FromMap,
+    StridedConv2d,
+    ToMap,
+    base_size,
+    conv,
+    spectral_norm,
+    unshuffle,
+)
 from elegan.networks.resize import ResizeConv2d
 
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -95,7 +105,7 @@ class Generator(nn.Module):
         self.start = nn.Sequential(nn.Linear(inputs, h * w * widths[0], bias=False), ToMap(widths[0], h, w))
         self.norms = nn.ModuleList(ConditionalBatchNorm(width, spec.classes) for width in widths)
         self.ups = nn.ModuleList(double(a, b, cfg.upsampling) for a, b in itertools.pairwise(widths))
-        self.out = nn.Sequential(nn.Conv2d(widths[-1], spec.channels, 3, padding=1), Crop(spec.height, spec.width))
+        self.out = nn.Sequential(conv(widths[-1], spec.channels, 3), Crop(spec.height, spec.width))
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         if self.embed is not None:
@@ -117,7 +127,7 @@ class Discriminator(nn.Module):
         width = cfg.D_width
         while min(side_h, side_w) > 4:
             wider = min(2 * width, cfg.D_widest)
-            layers += [spectral_norm(nn.Conv2d(width, wider, 4, 2, 1)), nn.LeakyReLU(cfg.slope)]
+            layers += [spectral_norm(StridedConv2d(width, wider, 4, 2, 1)), nn.LeakyReLU(cfg.slope)]
             side_h, side_w, width = side_h // 2, side_w // 2, wider
         self.features = nn.Sequential(*layers, FromMap())  # phi(x): (N, features)
         features = width * side_h * side_w
