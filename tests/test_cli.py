@@ -327,3 +327,23 @@ def test_evaluate_prints_its_protocol(tmp_path, call):
     said = call("evaluate", tmp_path / "s.npz", "--data", data, "-n", 100)
     assert (said.code, said.err) == (0, "")
     assert "seed" in said.out
+
+
+def test_evaluate_in_every_form(tmp_path, call, monkeypatch):
+    monkeypatch.setattr("elegan.metrics.cas.LEAST_STEPS", 8)
+    data = make_npz(tmp_path / "d.npz", side=8, count=300)
+    samples = make_npz(tmp_path / "s_1.npz", side=8, count=60)
+    base = ("evaluate", samples, "--data", data, "-n", 60, "--features", "pixels")
+    text = call(*base, "--per-class").out
+    assert "\nlow hat " in text and text.count("\n  real ") == 3 and "+- is one standard error" in text
+    shown = {form: call(*base, "--format", form).out for form in ("json", "markdown", "latex")}
+    assert json.loads(shown["json"]) == json.loads(call(*base, "--json").out)
+    assert len(json.loads(shown["json"])["per_class"]) == 3
+    assert "| s_1 | " in shown["markdown"] and "s\\_1 & $" in shown["latex"]
+    taught = call(*base, "--format", "json", "--cas", "--cas-seeds", 2)
+    assert "training 4 small classifiers on 60 images each: about" in taught.err
+    scores = json.loads(taught.out)
+    assert 0 <= scores["value"]["cas"] <= 1 and scores["floor"]["cas_error"] > 0
+    np.savez(tmp_path / "bare.npz", images=np.load(samples)["images"])
+    refused = call("evaluate", tmp_path / "bare.npz", "--data", data, "--cas")
+    assert refused.code == 2 and refused.out == "" and "needs labelled samples" in refused.err

@@ -46,6 +46,10 @@ def evaluate(
     options: dict[str, Any] = {"features": features, "n": n, "seed": seed, "cas": cas, "say": say}
     if run is not None:
         train, test = run_data(run, data)
+        if cas and not run.conditional:
+            from elegan.metrics.cas import UNLABELLED
+
+            raise UserError(UNLABELLED)  # known before minutes of sampling
         samples = run.sample(n, seed=seed, truncation=truncation)
         return score(samples.images, train, test, sample_labels=samples.labels, **options)
     if data is None:

@@ -36,6 +36,7 @@ LEAST_STEPS = 600
 EPOCHS = 8
 RATE = 4e-3
 SMOOTHING = 0.05
+UNLABELLED = "the classification accuracy score needs labelled samples, of a conditional run or an .npz with labels"
 TIMED = 10  # steps from which `seconds` concludes
 
 

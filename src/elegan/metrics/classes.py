@@ -4,7 +4,8 @@ Convention. Images are compared with the real images of the same class only. Whe
 image's class is the one asked for, and that of a real image its label; else both are what the classifier says, which
 the protocol tells. The numbers are those over all classes, with their conventions; each class has fewer images, so
 that the Frechet distances are larger and compare with their floor, not with the whole set's. A number is None
-where a class has fewer than 6 images on either side.
+where a class has fewer than 6 images on either side, and the Frechet distance where it has no more images than there
+are features: its covariance would be singular.
 """
 
 from __future__ import annotations
@@ -64,8 +65,9 @@ class ByClass:
         real = self._real(c)
         if real is not None and len(x) >= LEAST:
             near = prdc_estimates(x, real.balls, k_pr=self.ks[0], k_dc=self.ks[1])
+            if min(len(x), len(real.balls.features)) > x.shape[1]:
+                numbers |= fields(frechet=frechet_estimate(x, real.moments))
             numbers |= fields(
-                frechet=frechet_estimate(x, real.moments),
                 precision=near.precision,
                 recall=near.recall,
                 coverage=near.coverage,

@@ -177,9 +177,7 @@ class Judge:
         if self.train.labels is None or self.test.labels is None:
             raise UserError(f"the classification accuracy score needs labelled data; {self.test.name!r} has no labels")
         if asked is None:
-            raise UserError(
-                "the classification accuracy score needs labelled samples: of a conditional run, or an .npz with labels"
-            )
+            raise UserError(teaching.UNLABELLED)
 
     def _teach(self, images: np.ndarray, asked: np.ndarray, floor: _Floor) -> tuple[teaching.Taught, teaching.Taught]:
         """Classification accuracy of the samples, and of as many training images."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -66,8 +67,9 @@ CLASS_COLUMNS = (
     ("diversity", "diversity", None),
     ("cas", "CAS", True),
 )
-ARROWS = {True: ("↑", r" $\uparrow$"), False: ("↓", r" $\downarrow$"), None: ("", "")}
+ARROWS = {True: (" ↑", r" $\uparrow$"), False: (" ↓", r" $\downarrow$"), None: ("", "")}
 REAL = "real images"
+WIDTH = 100  # of the protocol as text
 
 
 def text(scores: Scores, per_class: bool = False) -> str:
@@ -86,7 +88,8 @@ def text(scores: Scores, per_class: bool = False) -> str:
         lines += ["", *_share_lines(scores)]
     if per_class and scores.per_class:
         lines += ["", *_class_lines(scores.per_class)]
-    return "\n".join([*lines, "", *scores.protocol.lines()])
+    protocol = [textwrap.fill(line, WIDTH, subsequent_indent="  ") for line in scores.protocol.lines()]
+    return "\n".join([*lines, "", *protocol])
 
 
 def markdown(scores: Scores, name: str = "samples", per_class: bool = False) -> str:
@@ -97,7 +100,7 @@ def markdown(scores: Scores, name: str = "samples", per_class: bool = False) -> 
         out.append("| --- |" + " ---: |" * (len(header) - 1))
         out += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
         out.append("")
-    return "\n".join([*out, *(f"- {line}" for line in scores.protocol.lines())])
+    return "\n".join([*out, *(f"- {line}" for line in scores.protocol.lines())]).replace("+-", "±")
 
 
 def latex(scores: Scores, name: str = "samples", per_class: bool = False) -> str:
@@ -155,10 +158,12 @@ def _percents(numbers: Numbers) -> list[str]:
 def _class_lines(classes: list[ClassScores]) -> list[str]:
     """Two lines a class: its samples, and real images."""
     shown = [column for column in CLASS_COLUMNS if any(getattr(c.value, column[0]) is not None for c in classes)]
-    lines = [f"{'':14}" + "".join(f"{title:>13}" for _, title, _ in shown)]
+    widths = {field: 7 if field == "cas" else 13 for field, _, _ in shown}
+    lines = [f"{'':14}" + "".join(f"{title:>{widths[field]}}" for field, title, _ in shown)]
     for c in classes:
         for name, numbers in ((c.name[:13], c.value), ("  real", c.floor)):
-            lines.append(f"{name:14}" + "".join(f"{_short(numbers, field):>13}" for field, _, _ in shown))
+            cells = (f"{_short(numbers, field):>{widths[field]}}" for field, _, _ in shown)
+            lines.append(f"{name:14}" + "".join(cells))
     return lines
 
 
