@@ -9,9 +9,9 @@ noise; losses and pictures must then differ by no more than rounding explains. D
 alike, is switched off on both sides. Writes `benchmarks/results/parity.md` and `.json`; the
 exit code is 1 when a preset disagrees.
 
-A stride-2 layer of this package pads (2, 1) where Keras pads (1, 2): networks with such layers are the originals' mirror
-image (networks/layers.py). Here their kernels, their feature maps and the images are turned by 180 degrees, which
-makes the two the same.
+A stride-2 layer of this package pads (2, 1) where Keras pads (1, 2): networks with such layers are the originals'
+mirror image (networks/layers.py). Here their kernels, their feature maps and the images are turned by 180 degrees,
+which makes the two the same.
 """
 
 from __future__ import annotations
@@ -295,8 +295,8 @@ def table(rows: list[dict], about: str) -> str:
         "From equal weights, with the same images and noise, without dropout, in float32: the largest difference of a",
         "loss in the first step, of D's and G's loss in any step, and of a pixel in [-1, 1] of 20 pictures drawn",
         "afterwards. In brackets how far the preset comes from itself when its first weights are changed by",
-        f"{EPSILON:.0e} of their size (the furthest of {NUDGES}): Adam's first updates amplify rounding. Equal: the first step is within",
-        f"{FIRST_LIMIT:g}, and nothing is further apart than that and {TIMES} times what rounding does.",
+        f"{EPSILON:.0e} of their size (the furthest of {NUDGES}): Adam's first updates amplify rounding. Equal: the first",
+        f"step is within {FIRST_LIMIT:g}, and nothing is further apart than that and {TIMES} times what rounding does.",
         "",
         "| preset | steps | D's loss, first to last | first step | D's loss | G's loss | pixels | verdict |",
         "|---|---|---|---|---|---|---|---|",
