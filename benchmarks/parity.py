@@ -295,7 +295,7 @@ def table(rows: list[dict], about: str) -> str:
         "From equal weights, with the same images and noise, without dropout, in float32: the largest difference of a",
         "loss in the first step, of D's and G's loss in any step, and of a pixel in [-1, 1] of 20 pictures drawn",
         "afterwards. In brackets how far the preset comes from itself when its first weights are changed by",
-        f"{EPSILON:.0e} of their size (the furthest of {NUDGES}): Adam's first updates amplify rounding. Equal: the first",
+        f"{EPSILON:.0e} of their size (the furthest of {NUDGES}): Adam amplifies rounding at first. Equal: the first",
         f"step is within {FIRST_LIMIT:g}, and nothing is further apart than that and {TIMES} times what rounding does.",
         "",
         "| preset | steps | D's loss, first to last | first step | D's loss | G's loss | pixels | verdict |",
