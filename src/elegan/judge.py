@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -50,6 +51,7 @@ def evaluate(
             from elegan.metrics.cas import UNLABELLED
 
             raise UserError(UNLABELLED)  # known before minutes of sampling
+        check_independent(run.config, features, test.name)
         samples = run.sample(n, seed=seed, truncation=truncation)
         return score(samples.images, train, test, sample_labels=samples.labels, **options)
     if data is None:
@@ -57,6 +59,32 @@ def evaluate(
     images, labels = read_samples(target)
     train, test = _splits(data, size=images.shape[1:3], channels=int(images.shape[3]))
     return score(images, train, test, sample_labels=labels, **options)
+
+
+def check_independent(config: Any, features: str, data: str) -> None:
+    """UserError when a run's D has been trained on the very features that are to judge it: they would flatter it.
+
+    `features` is as for `evaluate`, `data` the name of the data set. Files are compared by content.
+    """
+    from elegan.metrics.evaluate import AUTO
+
+    seen = getattr(config.model, "features", None)
+    if not isinstance(features, str):
+        return  # a network in memory: the caller knows where it is from
+    judging = AUTO.get(data, "descriptors") if features == "auto" else features
+    if isinstance(seen, str) and _weights(seen) == _weights(judging):
+        raise UserError(
+            f"this run's D was trained on the features {seen!r}, so they cannot judge it; name others, such as "
+            "--features descriptors or --features inception"
+        )
+
+
+def _weights(features: str) -> str:
+    """What tells a feature set from another: the SHA-256 of its file where it has one, else its name."""
+    from elegan.metrics.features import SHIPPED, WEIGHTS
+
+    path = WEIGHTS / f"{features}.safetensors" if features in SHIPPED else Path(features.split(":", maxsplit=1)[0])
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else features
 
 
 def run_data(run: Any, data: str | os.PathLike[str] | None = None) -> tuple[Any, Any]:

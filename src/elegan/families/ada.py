@@ -33,7 +33,7 @@ from elegan.adversarial.stabilizers import (
     update_ema,
 )
 from elegan.families.base import Batch, Clock, Family, FamilyConfig, ImageSpec, Preset, judging, minimize
-from elegan.networks.conv import ConvDiscriminator, ConvGenerator
+from elegan.networks.conv import ConvDiscriminator, doubling_generator
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 
@@ -86,7 +86,11 @@ class Model(Family):
 
     def __init__(self, config: Config, spec: ImageSpec) -> None:
         super().__init__(config, spec)
-        self.G, self.D = build_generator(config, spec), build_discriminator(config, spec)
+        shape = (spec.channels, spec.height, spec.width)
+        self.G = doubling_generator(
+            config.z_dim, shape, config.G_width, config.G_widest, classes=spec.classes, slope=config.slope
+        )
+        self.D = build_discriminator(config, spec)
         self.G_ema = copy.deepcopy(self.G).requires_grad_(False)
         self.parts.nets = {"G": self.G, "D": self.D, "G_ema": self.G_ema}
         betas = (config.beta1, config.beta2)
@@ -105,6 +109,10 @@ class Model(Family):
     @property
     def sampler(self) -> str:
         return "G_ema"
+
+    def typical(self, total: int) -> dict[int, float]:
+        with_r1 = 1 / self.config.r1_every if self.config.r1 else 1.0
+        return {0: with_r1, self.config.batch: 1 - with_r1} if with_r1 < 1 else {0: 1.0}
 
     def step(self, batches: Sequence[Batch], clock: Clock) -> dict[str, Tensor]:
         cfg, (real, labels) = self.config, batches[0]
@@ -179,16 +187,6 @@ class Model(Family):
     def draw(self, n: int, labels: Tensor | None, generator: torch.Generator, truncation: float = 1.0) -> Tensor:
         z = truncated_normal((n, self.config.z_dim), truncation, generator).to(self.device)
         return self.G_ema.eval()(z, labels)
-
-
-def build_generator(cfg: Config, spec: ImageSpec) -> ConvGenerator:
-    """G: z (N, z_dim) [, labels (N,)] -> images (N, C, H, W), doubling a map of 5 to 9 pixels until it is there."""
-    stages = max(0, round(math.log2(min(spec.height, spec.width) / 6.5)))
-    widths = tuple(min(cfg.G_width * 2**i, cfg.G_widest) for i in reversed(range(stages + 1)))
-    shape, strides, kernels = (spec.channels, spec.height, spec.width), (2,) * stages + (1,), (3,) * (stages + 1)
-    return ConvGenerator(
-        cfg.z_dim, shape, widths, strides, kernels, classes=spec.classes, upsample=True, slope=cfg.slope
-    )
 
 
 def build_discriminator(cfg: Config, spec: ImageSpec) -> ConvDiscriminator:

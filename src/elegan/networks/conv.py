@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from torch import Tensor, nn
@@ -73,6 +74,19 @@ class ConvGenerator(nn.Module):
             assert labels is not None
             z = label_vector(z, labels, self.classes)
         return self.layers(z)
+
+
+def doubling_generator(
+    z_dim: int, shape: tuple[int, int, int], width: int, widest: int, *, classes: int = 0, slope: float = 0.2
+) -> ConvGenerator:
+    """G for images of any size: a map of 5 to 9 pixels is doubled until it is there, by resizing and 3x3 convolutions.
+
+    `width` channels at the picture's size, doubled at each halving of the side, at most `widest`.
+    """
+    stages = max(0, round(math.log2(min(shape[1:]) / 6.5)))
+    widths = tuple(min(width * 2**i, widest) for i in reversed(range(stages + 1)))
+    strides, kernels = (2,) * stages + (1,), (3,) * (stages + 1)
+    return ConvGenerator(z_dim, shape, widths, strides, kernels, classes=classes, upsample=True, slope=slope)
 
 
 class ConvFeatures(nn.Module):

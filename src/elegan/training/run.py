@@ -21,6 +21,7 @@ from elegan.config import MAY_CHANGE, RunConfig, build, data_options, difference
 from elegan.data import Dataset, open_data
 from elegan.errors import UserError
 from elegan.families.base import ImageSpec
+from elegan.judge import check_independent
 from elegan.training import checkpoint
 from elegan.training.engine import Engine, check_precision, describe_device, peak_memory, pick_device
 from elegan.training.events import Event, Finished, Grid, Planned, Scores, Step, Stopped, Warned
@@ -140,6 +141,8 @@ def _start(config: RunConfig, folder: RunFolder, length: dict, stop: Callable[[]
         raise UserError("TensorBoard is missing: pip install 'elegan[track]', or --set tensorboard=false")
     dataset = open_split(config, "train")
     yield from (Warned(note) for note in [*dataset.notes, *(f"left out: {s}" for s in dataset.skipped)])
+    if config.train.score_every:
+        check_independent(config, "auto", dataset.name)
     spec = ImageSpec(dataset.channels, dataset.height, dataset.width, dataset.classes)
 
     def feed_for(device: torch.device) -> Feed:
