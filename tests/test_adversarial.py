@@ -49,7 +49,8 @@ def test_saturating_and_not_at_a_sure_discriminator():
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_generators_always_push_the_logit_up(name):
-    for grad in gradient(OBJECTIVES[name].G, -3.0, -0.5, 0.0, 0.7):
+    aim = 0.0 if name == "least-squares-chi2" else 1.0  # c of least squares; the others have no end
+    for grad in gradient(OBJECTIVES[name].G, aim - 4, aim - 1.5, aim - 1, aim - 0.3):
         assert grad < 0
 
 
@@ -97,6 +98,39 @@ def test_least_squares():
     assert game.G(logits).item() == pytest.approx((4 + 0.25) / 4)
     assert game.threshold == 0.5
     assert gradient(game.G, 3.0, 0.5) == pytest.approx([1.0, -0.25])
+
+
+@pytest.mark.parametrize(("name", "a", "b"), [("least-squares", 0.0, 1.0), ("least-squares-chi2", -1.0, 1.0)])
+def test_the_best_least_squares_discriminator(name, a, b):
+    """D* = (b p + a q) / (p + q) (Mao+ 2017, eq. 5), for both codings: where the loss weighed by p and q is flat."""
+    game = OBJECTIVES[name]
+    for p, q in [(1.0, 1.0), (3.0, 1.0), (0.2, 2.0)]:
+        best = torch.tensor([(b * p + a * q) / (p + q)], requires_grad=True)
+        (grad,) = torch.autograd.grad(p * game.D_real(best, ONE) + q * game.D_fake(best, ZERO), best)
+        assert grad.item() == pytest.approx(0, abs=1e-6)
+    assert game.threshold == (a + b) / 2
+
+
+def test_the_two_codings_do_not_mix():
+    """A fake at D = 5 has the slope |D - c|: c = 1 in the coding 0/1, c = 0 in -1/1. Smoothed targets move with it."""
+    assert gradient(OBJECTIVES["least-squares"].G, 5.0) == [4.0]
+    assert gradient(OBJECTIVES["least-squares-chi2"].G, 5.0) == [5.0]
+    game = OBJECTIVES["least-squares-chi2"]
+    assert game.D_real(torch.tensor([0.8]), torch.tensor(0.9)).item() == pytest.approx(0, abs=1e-7)
+    assert game.D_fake(torch.tensor([0.0]), ZERO).item() == pytest.approx(0.5)
+
+
+def test_the_chi_square_game_measures_pearsons_chi_square():
+    """At D*, 2 C(G) = chi^2(p + q, 2 q) / 2 up to a constant: on three points, by numbers (Mao+ 2017, theorem 1)."""
+    game = OBJECTIVES["least-squares-chi2"]
+    p = torch.tensor([0.5, 0.3, 0.2])
+    values, divergences = [], []
+    for q in (p, torch.tensor([0.2, 0.3, 0.5]), torch.tensor([0.1, 0.1, 0.8])):
+        best = (p - q) / (p + q)  # a = -1, b = 1
+        values.append(sum((p[i] + q[i]) * game.G(best[i : i + 1]).item() for i in range(3)).item())
+        divergences.append(((p + q - 2 * q) ** 2 / (p + q)).sum().item())
+    assert values == pytest.approx([d / 2 for d in divergences])
+    assert values[0] == 0
 
 
 def test_hinge():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from elegan import families
-from elegan.adversarial.objectives import OBJECTIVES
+from elegan.adversarial.objectives import OBJECTIVES, PAIRED_OBJECTIVES
 from elegan.adversarial.stabilizers import clip_weights
 from elegan.errors import UserError
 from elegan.families import acgan, improved, infogan, r3gan, wgan
@@ -252,6 +253,27 @@ def test_class_losses_by_hand():
     assert class_loss(logits.bfloat16(), torch.tensor([1, 2])).dtype == torch.float32
 
 
+def test_a_d_that_begins_as_a_classifier():
+    """For the first share of the run D's trunk and class head learn and nothing else moves; then the game begins."""
+    model = make(acgan, pretrain=0.5, D_lr=5e-3)
+    assert model.typical(100) == {0: 0.5, 100: 0.5}
+    assert make(acgan).typical(100) == {0: 1.0}
+    before = {name: weights(net) for name, net in model.parts.nets.items()}
+    source = weights(model.D.source)
+    losses = [step(model, 0)["D_class"].item() for _ in range(30)]
+    assert losses[-1] < 0.5 * losses[0]
+    assert moved(before["D"], model.D)
+    assert not moved(source, model.D.source)
+    assert not moved(before["G"], model.G)
+    assert not moved(before["G_ema"], model.G_ema)
+    assert 0 <= step(model, 0)["D_right"].item() <= 1
+    values = step(model, 500)
+    assert "G_loss" in values
+    assert moved(before["G"], model.G)
+    with pytest.raises(ValidationError, match="pretrain needs classes"):
+        acgan.Config(pretrain=0.1, conditional=False)
+
+
 def test_without_labels_a_dcgan_remains():
     a, b = (make(acgan, conditional=False) for _ in range(2))
     torch.manual_seed(0)
@@ -382,6 +404,19 @@ def test_a_constant_added_to_d_changes_neither_relativistic_loss():
         torch.testing.assert_close(game.D(real + c, fake + c), game.D(real, fake), atol=1e-5, rtol=1e-4)
         torch.testing.assert_close(game.G(real + c, fake + c), game.G(real, fake), atol=1e-5, rtol=1e-4)
         assert not torch.isclose(plain.D(real + c, fake + c), plain.D(real, fake), rtol=0.1)
+
+
+def test_the_average_game_by_hand_and_that_a_constant_changes_nothing():
+    """real 2, 0 (mean 1) and fake -1, 1 (mean 0): each real against 0, each fake against 1."""
+    game = PAIRED_OBJECTIVES["relativistic-average"]
+    real, fake = torch.tensor([2.0, 0.0]), torch.tensor([-1.0, 1.0])
+    s = lambda x: math.log1p(math.exp(x))
+    assert game.D(real, fake).item() == pytest.approx((s(-2) + s(0) + s(-2) + s(0)) / 2)
+    assert game.G(real, fake).item() == pytest.approx((s(-(-1 - 1)) + s(-(1 - 1)) + s(2 - 0) + s(0 - 0)) / 2)
+    torch.testing.assert_close(game.D(real + 5, fake + 5), game.D(real, fake))
+    torch.testing.assert_close(game.G(real + 5, fake + 5), game.G(real, fake))
+    pairs = PAIRED_OBJECTIVES["relativistic"]
+    assert game.D(real, fake) != pairs.D(real, fake), "against the mean is not against a partner"
 
 
 def test_relativistic_losses_by_hand():

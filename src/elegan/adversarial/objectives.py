@@ -41,6 +41,19 @@ def least_squares_G(fake_logits: Tensor) -> Tensor:
     return 0.5 * (fake_logits.float() - 1).square().mean()
 
 
+def chi_square_D(logits: Tensor, target: Tensor) -> Tensor:
+    """`least_squares_D` in the coding b = 1 for real, a = -1 for fake: targets 0..1 become -1..1 (Mao+ 2017, eq. 8).
+
+    With b - c = 1 and b - a = 2 the game minimises Pearson's chi^2 between p + q and 2 q.
+    """
+    return least_squares_D(logits, 2 * target - 1)
+
+
+def chi_square_G(fake_logits: Tensor) -> Tensor:
+    """1/2 E D(G)^2: c = 0 belongs to the coding of `chi_square_D`; the two codings do not mix."""
+    return 0.5 * fake_logits.float().square().mean()
+
+
 def hinge_D_real(logits: Tensor, target: Tensor) -> Tensor:
     """E relu(1 - D(x)) (Lim & Ye 2017; Miyato+ 2018, eq. 16). The target does not enter."""
     return F.relu(1 - logits.float()).mean()
@@ -89,6 +102,20 @@ def unpaired_G(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
     return nonsaturating_G(fake_logits)
 
 
+def average_D(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+    """D's loss of the relativistic average GAN (Jolicoeur-Martineau 2019, RaGAN): each side against the other's mean.
+
+    E softplus(-(D(x) - E D(G))) + E softplus(D(G) - E D(x)). Not what R3GAN plays: pairs keep more modes.
+    """
+    real, fake = real_logits.float(), fake_logits.float()
+    return F.softplus(fake.mean() - real).mean() + F.softplus(fake - real.mean()).mean()
+
+
+def average_G(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+    """G's side of RaGAN: `average_D` with the sides exchanged."""
+    return average_D(fake_logits, real_logits)
+
+
 class PairedObjective(NamedTuple):
     """Losses of a game that are functions of real and fake logits (N,) together."""
 
@@ -98,6 +125,7 @@ class PairedObjective(NamedTuple):
 
 PAIRED_OBJECTIVES = {
     "relativistic": PairedObjective(relativistic_D, relativistic_G),
+    "relativistic-average": PairedObjective(average_D, average_G),
     "nonsaturating": PairedObjective(unpaired_D, unpaired_G),
 }
 
@@ -151,6 +179,7 @@ OBJECTIVES = {
     "minimax": Objective(cross_entropy_D, cross_entropy_D, minimax_G, 0.0, True, True),
     "nonsaturating": Objective(cross_entropy_D, cross_entropy_D, nonsaturating_G, 0.0, True, True),
     "least-squares": Objective(least_squares_D, least_squares_D, least_squares_G, 0.5, True, False),
+    "least-squares-chi2": Objective(chi_square_D, chi_square_D, chi_square_G, 0.0, True, False),
     "hinge": Objective(hinge_D_real, hinge_D_fake, linear_G, 0.0, False, False),
     "wasserstein": Objective(wasserstein_D_real, wasserstein_D_fake, linear_G, 0.0, False, True),
 }

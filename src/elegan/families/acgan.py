@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from elegan.adversarial.objectives import OBJECTIVES, class_loss, share_above
@@ -52,7 +52,9 @@ class Config(FamilyConfig):
     D_dropout: Share = 0.3
     """Dropout after each of D's layers."""
 
-    objective: Literal["minimax", "nonsaturating", "least-squares", "hinge"] = "nonsaturating"
+    pretrain: Share = 0.0
+    """The share of the run in which D alone learns, to name the classes of real pictures, before the game begins."""
+    objective: Literal["minimax", "nonsaturating", "least-squares", "least-squares-chi2", "hinge"] = "nonsaturating"
     """The game about the source: which losses D and G minimise."""
     D_class_weight: float = Field(1.0, ge=0)
     """Weight of the class loss in D's, on real and on fake pictures each."""
@@ -70,6 +72,12 @@ class Config(FamilyConfig):
     """How the learning rates fall to zero over the planned images."""
     ema_share: float = Field(0.04, gt=0)
     """Half-life of the weight average, as a share of the images seen so far."""
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Config:
+        if self.pretrain and not self.conditional:
+            raise ValueError("pretrain needs classes to learn: set conditional=true, or pretrain=0")
+        return self
 
 
 class Discriminator(nn.Module):
@@ -121,6 +129,10 @@ class Model(Family):
     def sampler(self) -> str:
         return "G_ema"
 
+    def typical(self, total: int) -> dict[int, float]:
+        first = self.config.pretrain
+        return {0: first, total: 1 - first} if first else {0: 1.0}
+
     def step(self, batches: Sequence[Batch], clock: Clock) -> dict[str, Tensor]:
         cfg, (real, labels) = self.config, batches[0]
         n = len(real)
@@ -129,6 +141,8 @@ class Model(Family):
         set_learning_rate(self.D_adam, cfg.D_lr * rate)
         self.G.train()
         self.D.train()
+        if clock.progress < cfg.pretrain:
+            return self.learn_classes(real, labels)
 
         # (1) Discriminator: source and class, of real and of fake pictures. It minimises -(L_S + L_C)
         with torch.no_grad():
@@ -161,6 +175,13 @@ class Model(Family):
             "G_class": G_class_loss.detach(),
         }
 
+    def learn_classes(self, real: Tensor, labels: Tensor | None) -> dict[str, Tensor]:
+        """D's trunk and class head as a classifier of real pictures; G rests."""
+        _, class_logits = self.D(real)
+        loss = class_loss(class_logits, labels)
+        minimize(loss, self.D_adam)
+        return {"D_class": loss.detach(), "D_right": share_right(class_logits, labels)}
+
     def logits(self, images: Tensor, labels: Tensor | None) -> Tensor:
         with judging(self.D):
             return self.D(images)[0].float()
@@ -168,6 +189,12 @@ class Model(Family):
     def draw(self, n: int, labels: Tensor | None, generator: torch.Generator, truncation: float = 1.0) -> Tensor:
         z = truncated_normal((n, self.config.z_dim), truncation, generator).to(self.device)
         return self.G_ema.eval()(z, labels)
+
+
+def share_right(class_logits: Tensor, labels: Tensor | None) -> Tensor:
+    """The share of pictures whose most probable class (N, K) is their label (N,)."""
+    assert labels is not None
+    return torch.eq(class_logits.detach().argmax(1), labels).float().mean()
 
 
 PRESETS = {

@@ -51,7 +51,7 @@ class Config(FamilyConfig):
     Q_width: int = Field(128, gt=0)
     """Units of Q's own hidden layer."""
 
-    objective: Literal["minimax", "nonsaturating", "least-squares", "hinge"] = "nonsaturating"
+    objective: Literal["minimax", "nonsaturating", "least-squares", "least-squares-chi2", "hinge"] = "nonsaturating"
     """The game: which losses D and G minimise."""
     info_weight: float = Field(1.0, ge=0)
     """lambda, the weight of the information that Q reads from the pictures."""

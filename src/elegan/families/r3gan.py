@@ -62,8 +62,9 @@ class Config(FamilyConfig):
     group: int = Field(16, gt=0)
     """Channels in a group of a block's 3x3 convolution, more where they do not divide."""
 
-    objective: Literal["relativistic", "nonsaturating"] = "relativistic"
-    """relativistic: D compares pairs of real and fake. nonsaturating: the plain game, to see what pairing does."""
+    objective: Literal["relativistic", "relativistic-average", "nonsaturating"] = "relativistic"
+    """relativistic: D compares pairs of real and fake. The others are to see what pairing does: relativistic-average
+    compares each with the other side's mean, nonsaturating is the plain game."""
     gamma: tuple[float, float] = (1.0, 0.1)
     """Weight of both penalties, at the start and after the burn-in."""
     lr: tuple[float, float] = (2e-4, 5e-5)

@@ -56,7 +56,7 @@ class Config(FamilyConfig):
     kernel: int = Field(5, gt=1, le=9)
     """Kernel side of every convolution."""
 
-    objective: Literal["wasserstein", "nonsaturating", "least-squares", "hinge"] = "wasserstein"
+    objective: Literal["wasserstein", "nonsaturating", "least-squares", "least-squares-chi2", "hinge"] = "wasserstein"
     """The game: which losses D and G minimise."""
     penalty: Literal["gradient", "dragan", "r1", "r2", "none"] = "gradient"
     """What holds D's slope. gradient: 1 between real and fake. dragan: 1 near real. r1, r2: 0 on real, on fake."""
