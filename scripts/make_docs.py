@@ -1,4 +1,4 @@
-"""Write the pages of docs/ that follow from the code: docs/presets.md and docs/families.md.
+"""Write the pages of docs/ that follow from the code and from results: presets.md, families.md and evidence.md.
 
     python scripts/make_docs.py [--check]
 
@@ -16,13 +16,19 @@ from elegan import families
 from elegan.about import preset_table, shown
 from elegan.config import DataConfig, TrainConfig, choices
 
-DOCS = Path(__file__).resolve().parents[1] / "docs"
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # benchmarks is not part of the package
+
+from benchmarks.evidence.page import page as evidence_page  # noqa: E402
+from benchmarks.evidence.table import GATES  # noqa: E402
+
+DOCS = ROOT / "docs"
 NOTICE = "<!-- Written by scripts/make_docs.py from the code: change the code, then run `make docs`. -->"
 
 
 def pages() -> dict[str, str]:
     """File name in docs/ -> its text."""
-    return {"presets.md": presets_page(), "families.md": families_page()}
+    return {"presets.md": presets_page(), "families.md": families_page(), "evidence.md": evidence_page(GATES, NOTICE)}
 
 
 def presets_page() -> str:

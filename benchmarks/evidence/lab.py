@@ -13,13 +13,13 @@ from unittest import mock
 
 import numpy as np
 import torch
-from elegan.metrics.distances import frechet, moments
 
 from elegan import families
 from elegan.data import Dataset, open_data
 from elegan.families.base import Family
 from elegan.metrics import labels as label_metrics
 from elegan.metrics.features import load_features
+from elegan.metrics.frechet_distance import frechet, moments
 from elegan.training import checkpoint
 from elegan.training import run as training
 from elegan.training.engine import Engine, has_bf16
@@ -117,16 +117,14 @@ class Lab:
         """
         variant = "-broken" if self.broken and not shared else ""
         folder = RunFolder(self.runs / f"{name}{variant}-seed{self.seed}")
-        family, recipe = families.preset(preset)
-        config = families.get(family).Config(**(recipe.config.model_dump() | settings))
-        per_step = config.batch * getattr(config, "D_steps", 1)
+        settings |= {"train.precision": "bf16" if has_bf16(torch.device("cpu")) else "fp32"}
+        model: Any = training.configure(preset, data, seed=self.seed, settings=settings).model
+        per_step = model.batch * getattr(model, "D_steps", 1)
         steps = max(1, images // per_step)
         watched = {"grids": 4, "keep": checkpoints + 1, "checkpoint_every": max(1, steps // checkpoints)}
         settings |= {f"train.{key}": value for key, value in watched.items()}
-        settings["train.precision"] = "bf16" if has_bf16(torch.device("cpu")) else "fp32"
-        asked = training.configure(
-            preset, data, seed=self.seed, settings=settings, base=folder.config() if folder.exists else None
-        )
+        base = folder.config() if folder.exists else None
+        asked = training.configure(preset, data, seed=self.seed, settings=settings, base=base)
         self.trained.append(f"{name}: {preset}, {steps * per_step:,} images")
         with _sabotaged(sabotage):
             for event in training.events(

@@ -19,7 +19,7 @@ GATES = [
         "dcgan", "dcgan", "A narrow DCGAN is near the data, has all classes and a smooth latent space.",
         "s <= 0.7, every class at least 4 %, no jump on at least 90 % of paths between two z",
         lambda m: m["s"] <= 0.7 and m["smallest_share"] >= 0.04 and m["smooth_paths"] >= 0.9,
-        "plain.dcgan", "one z for a whole batch",
+        "plain.dcgan", "G's loss with the wrong sign",
     ),
     Gate(
         "upsampling-conv", "upsampling-conv",
@@ -103,6 +103,22 @@ GATES = [
         "diffaugment", "diffaugment", "On a tenth of the data DiffAugment helps.",
         "FCD at most 0.75 times that without", lambda m: m["FCD"] <= 0.75 * m["FCD_off"],
         "small.diffaugment", "real pictures alone are augmented",
+    ),
+    Gate(
+        "projected", "projected", "A projected D reaches the plain game's best FCD in half the images.",
+        "images seen at most 0.5 times those of the plain game's best; the judge's features are not D's",
+        lambda m: m["images_of_plain"] <= 0.5, "small.projected", "a frozen network that has learnt nothing",
+    ),
+    Gate(
+        "transfer", "transfer", "On 100 pictures it pays to begin with what was learnt from drawn garments.",
+        "FCD at most 0.9 times that from scratch", lambda m: m["FCD_fine_tuned"] <= 0.9 * m["FCD_scratch"],
+        "small.transfer", control=True,
+    ),
+    Gate(
+        "freeze-d", "transfer", "FreezeD: on 100 pictures the lowest layer of D had better stay.",
+        "FCD at most that of plain fine-tuning, and 0.9 times that from scratch",
+        lambda m: m["FCD_freeze_D"] <= min(m["FCD_fine_tuned"], 0.9 * m["FCD_scratch"]),
+        "small.transfer", control=True,
     ),
     Gate(
         "minibatch-ring", "minibatch discrimination", "On a ring of eight Gaussians no mode is lost by it.",

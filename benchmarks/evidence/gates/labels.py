@@ -9,7 +9,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from scipy.stats import spearmanr
 
-from benchmarks.evidence.gates.plain import FASHION, NARROW
+from benchmarks.evidence.gates.plain import FASHION
 from benchmarks.evidence.lab import Lab, reader
 from elegan.images import to_uint8
 
@@ -35,18 +35,18 @@ def _told(lab: Lab, run: Any) -> dict[str, Any]:
     }
 
 
+NARROW = {"G_width": 32, "G_widest": 128, "D_width": 32, "D_widest": 128}
+
+
 def concat(lab: Lab) -> dict[str, Any]:
-    settings = NARROW | {"network": "upsample", "conditional": True, "objective": "nonsaturating"}
-    run = lab.train("concat", "fashion-dcgan", 480_000, sabotage=shuffled if lab.broken else None, **settings)
-    return _told(lab, run)
+    return _told(
+        lab, lab.train("concat", "fashion-concat", 300_000, sabotage=shuffled if lab.broken else None, **NARROW)
+    )
 
 
 def projection(lab: Lab) -> dict[str, Any]:
-    run = lab.train(
-        "projection", "fashion", 300_000, sabotage=shuffled if lab.broken else None,
-        G_width=32, G_widest=128, D_width=32, D_widest=128,
-    )  # fmt: skip
-    return _told(lab, run)
+    sabotage = shuffled if lab.broken else None
+    return _told(lab, lab.train("projection", "fashion-projection", 300_000, sabotage=sabotage, **NARROW))
 
 
 def acgan(lab: Lab) -> dict[str, Any]:

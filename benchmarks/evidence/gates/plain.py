@@ -22,7 +22,7 @@ NARROW = {
 
 
 def sigmoid_twice(model: Any) -> None:
-    """The fault of many first programs: a sigmoid before a loss that has one."""
+    """The fault of many first programs: a sigmoid before a loss on logits."""
     game = model.objective
     model.objective = game._replace(
         D_real=lambda logits, target: game.D_real(torch.sigmoid(logits), target),
@@ -31,10 +31,10 @@ def sigmoid_twice(model: Any) -> None:
     )
 
 
-def one_z(model: Any) -> None:
-    """The same noise for a whole batch."""
-    size = model.config.z_dim
-    model.generate = lambda n, labels: model.G(torch.randn(1, size).expand(n, -1) + 1e-3 * torch.randn(n, size), labels)
+def wrong_sign(model: Any) -> None:
+    """G learns to be found out."""
+    game = model.objective
+    model.objective = game._replace(G=lambda logits: -game.G(logits))
 
 
 def _digits(lab: Lab, objective: str) -> dict[str, Any]:
@@ -61,7 +61,7 @@ def dcgan_run(lab: Lab, shared: bool = False, sabotage: Any = None) -> Any:
 
 
 def dcgan(lab: Lab) -> dict[str, Any]:
-    run = dcgan_run(lab, sabotage=one_z if lab.broken else None)
+    run = dcgan_run(lab, sabotage=wrong_sign if lab.broken else None)
     read = lab.read(run, FASHION)
     return {
         "s": read.s,
@@ -113,16 +113,8 @@ def nyquist(images: np.ndarray) -> float:
 
 
 def least_squares(lab: Lab) -> dict[str, Any]:
-    def squashed(model: Any) -> None:
-        game = model.objective
-        model.objective = game._replace(
-            D_real=lambda logits, target: game.D_real(torch.sigmoid(logits), target),
-            D_fake=lambda logits, target: game.D_fake(torch.sigmoid(logits), target),
-            G=lambda logits: game.G(torch.sigmoid(logits)),
-        )
-
     run = lab.train(
-        "lsgan", "fashion-dcgan", 480_000, objective="least-squares", sabotage=squashed if lab.broken else None,
+        "lsgan", "fashion-dcgan", 480_000, objective="least-squares", sabotage=sigmoid_twice if lab.broken else None,
         **NARROW,
     )  # fmt: skip
     read = lab.read(run, FASHION)

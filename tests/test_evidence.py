@@ -1,0 +1,162 @@
+"""The harness of docs/evidence.md: every row can be measured, verdicts follow from results, results are kept."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from benchmarks.evidence import __main__ as command
+from benchmarks.evidence import lab as lab_module
+from benchmarks.evidence import page
+from benchmarks.evidence.gate import Gate
+from benchmarks.evidence.gates import critics, labels, plain
+from benchmarks.evidence.lab import Lab
+from benchmarks.evidence.table import GATES
+
+from conftest import make_npz
+
+
+def gate(holds: Any = lambda m: m["x"] > 1, **changes: Any) -> Gate:
+    """A row that holds above 1."""
+    row = {"name": "g", "family": "f", "claim": "c", "threshold": "t", "holds": holds, "measure": "plain.dcgan"}
+    return Gate(**(row | changes))
+
+
+def test_every_row_can_be_measured():
+    assert len({g.name for g in GATES}) == len(GATES)
+    for row in GATES:
+        assert callable(row.function()), row.name
+        assert row.claim.endswith("."), row.name
+        assert row.control or row.broken, f"{row.name}: a gate needs a planted fault or a control"
+
+
+@pytest.fixture
+def results(tmp_path, monkeypatch) -> Path:
+    for module in (page, command):
+        monkeypatch.setattr(module, "RESULTS", tmp_path / "results")
+    return tmp_path / "results"
+
+
+def measure(row: Gate, value: Any, seed: int = 0, broken: bool = False, monkeypatch: Any = None) -> bool:
+    monkeypatch.setattr(Gate, "function", lambda self: lambda lab: {"x": value})
+    return command.measure(row, seed, broken, Path("runs"), math.inf)
+
+
+def test_a_gate_holds_when_all_its_seeds_do(results, monkeypatch):
+    row = gate()
+    assert page.verdict(row) == "not run"
+    assert measure(row, 2.0, monkeypatch=monkeypatch)
+    assert page.verdict(row) == "**holds** (1 of 1 seed)"
+    measure(row, torch.tensor(0.5), seed=1, monkeypatch=monkeypatch)
+    assert page.verdict(row) == "**missed** (1 of 2 seeds)"
+    assert page.verdict(gate(control=True)) == "**neutral** (1 of 2 seeds)"
+    stored = json.loads((results / "g-seed1.json").read_text())
+    assert stored["measured"] == {"x": 0.5}
+    assert stored["command"] == "python -m benchmarks.evidence g --seeds 1"
+
+
+def test_what_is_not_a_number_never_holds(results, monkeypatch):
+    measure(gate(holds=lambda m: True), float("nan"), monkeypatch=monkeypatch)
+    assert page.verdict(gate()) == "**missed** (0 of 1 seed)"
+    assert "x not a number" in page.page([gate()], "")
+
+
+def test_the_planted_fault_must_miss(results, monkeypatch):
+    row = gate(broken="a fault")
+    assert page.calibration(row) == "Planted fault (a fault): not run."
+    measure(row, 0.0, broken=True, monkeypatch=monkeypatch)
+    assert "missed, as it must (x 0)" in page.calibration(row)
+    assert page.verdict(row) == "not run", "a broken variant is no result"
+    measure(row, 5.0, broken=True, monkeypatch=monkeypatch)
+    assert "passed too: the gate cannot tell" in page.calibration(row)
+
+
+def test_a_measurement_is_not_repeated_and_stops_in_time(results, monkeypatch, capsys):
+    row, calls = gate(), []
+
+    def function(self: Gate) -> Any:
+        def run(lab: Lab) -> dict[str, float]:
+            calls.append(lab.seed)
+            if len(calls) == 1:
+                raise lab_module.OutOfTime("half way")
+            return {"x": 3.0}
+
+        return run
+
+    monkeypatch.setattr(Gate, "function", function)
+    monkeypatch.setattr(command, "GATES", [row])
+    for expected in (75, 0, 0):
+        monkeypatch.setattr("sys.argv", ["evidence", "f", "--seeds", "4"])
+        assert command.main() == expected
+    assert calls == [4, 4]
+    assert "half way" in capsys.readouterr().out
+
+
+def test_training_stops_goes_on_and_keeps_checkpoints(tmp_path, data):
+    lab = Lab(3, False, tmp_path, deadline=0.0)  # the time is over after the first step
+    settings: dict[str, Any] = {"data": data, "checkpoints": 2, "batch": 8, "train.device": "cpu"}
+    with pytest.raises(lab_module.OutOfTime):
+        lab.train("a", "tiny", 64, **settings)
+    lab.deadline = math.inf
+    run = lab.train("a", "tiny", 64, **settings)
+    assert [seen for seen, _ in lab.models(run)][-2:] == [32, 64]
+    assert lab.picture == tmp_path / "a-seed3" / "samples.png"
+    images, asked = lab.samples(run, 10)
+    assert images.shape == (10, 12, 12, 1)
+    assert asked is None
+
+
+def test_the_broken_variant_is_another_run_of_a_changed_model(tmp_path, data):
+    changed = []
+    for broken in (False, True):
+        lab = Lab(0, broken, tmp_path)
+        run = lab.train("a", "tiny", 16, data=data, batch=8, sabotage=changed.append if broken else None)
+        assert run.path.name == ("a-broken-seed0" if broken else "a-seed0")
+    assert len(changed) >= 1
+
+
+def test_faults_change_what_they_say(data):
+    from elegan import families
+    from elegan.families.base import ImageSpec
+
+    model = families.get("gan").Model(families.preset("tiny")[1].config, ImageSpec(1, 12, 12, 3))
+    logits = torch.tensor([5.0, -5.0])
+    before = model.objective.G(logits)
+    plain.wrong_sign(model)
+    assert model.objective.G(logits) == -before
+    plain.sigmoid_twice(model)
+    assert -model.objective.G(logits) < before
+    conditional = families.get("sngan").Model(families.preset("sngan-tiny")[1].config, ImageSpec(1, 12, 12, 3))
+    labels.shuffled(conditional)
+    seen: list[torch.Tensor] = []
+    conditional.D.register_forward_pre_hook(lambda _, args: seen.append(args[1]))
+    conditional.D(torch.rand(30, 1, 12, 12), torch.arange(30) % 3)
+    assert not torch.equal(seen[0], torch.arange(30) % 3)
+
+
+def test_measures_on_what_is_known():
+    """A checkerboard has all its power at the highest frequency; a leaning bar has its slant; 25 Gaussians are 25."""
+    board = np.indices((28, 28)).sum(0) % 2 * 255
+    smooth = np.full((1, 28, 28), 200)
+    assert plain.nyquist(board[None]) > 1e3 * plain.nyquist(smooth)
+    bar = np.zeros((28, 28), np.uint8)
+    for y in range(4, 24):
+        bar[y, 4 + y // 2] = 255
+    assert labels.shape_of(bar)[0] == pytest.approx(0.5, abs=0.02)
+    assert labels.shape_of(np.eye(28, dtype=np.uint8) * 255)[0] == pytest.approx(1, abs=0.01)
+    points = critics.points(5_000)
+    assert len(torch.unique(points.round(), dim=0)) == 25
+    assert ((points - points.round()).norm(dim=1) < 0.2).float().mean() > 0.99
+
+
+def test_few_pictures_are_the_same_in_every_class(tmp_path, monkeypatch):
+    path = make_npz(tmp_path / "all.npz")
+    first = lab_module.few(str(path), 30, tmp_path / "few")
+    with np.load(first) as archive:
+        assert np.bincount(archive["labels"]).tolist() == [10, 10, 10]
+        assert archive["images"].shape == (30, 12, 12, 1)
