@@ -96,6 +96,9 @@ def main() -> None:
         scores = json.loads(elegan("evaluate", folder / "samples.npz", "--data", data, "-n", "2000", "--json"))
         value, floor = scores["value"], scores["floor"]
         check(math.isfinite(value["frechet"]) and value["frechet"] > floor["frechet"], f"scores {value}, {floor}")
+        elegan("report", parted, "--out", folder / "report.html", "--samples", "500")
+        page = (folder / "report.html").read_text(encoding="utf-8")
+        check("single out one training image" in page and page.count("<figure") > 10, "the report is not whole")
         info = json.loads(elegan("info", parted, "--json"))
         check(info["images"] == 16 * steps, f"info says {info['images']} images")
         for verb in ("presets", "families", "doctor"):

@@ -165,7 +165,7 @@ def test_train_again_and_longer(root, call, tmp_path):
     said = call(*arguments, *options)
     assert (said.code, said.err) == (0, "")
     assert "24 images" in said.out
-    assert "elegan evaluate" in said.out
+    assert "elegan report" in said.out
     assert "\x1b" not in said.out
     again = call(*arguments, *options)
     assert again.code == 0

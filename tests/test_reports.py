@@ -106,16 +106,30 @@ def test_scores_are_made_once_for_a_checkpoint(root: Path, page: str, monkeypatc
     assert not made and kept.scores and kept.suspects and kept.images == 48
     assert evaluation.evaluation(run, 60).scores == kept.scores and not made
     evaluation.evaluation(run, 61)
-    assert len(made) == 1  # other samples were asked for
+    evaluation.evaluation(run, 60, features="pixels")
+    assert len(made) == 2  # other samples, other features
     state = next((root / EVIL / "checkpoints").glob("*48.json"))
     text = state.read_text()
     state.write_text(text.replace(json.loads(text)["sha256"], "f" * 64))
     try:
         assert evaluation.evaluation(run, fresh=False).scores is None
         evaluation.evaluation(run)
-        assert made[1:] == ["f" * 64]  # the run has moved on
+        assert made[2:] == ["f" * 64]  # the run has moved on
     finally:
         state.write_text(text)
+
+
+def test_a_run_that_cannot_be_written_is_judged(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, data: bytes) -> None:
+        raise OSError(30, "Read-only file system")
+
+    shutil.copytree(root / "wide", tmp_path / "run")
+    (tmp_path / "run" / "scores.json").unlink(missing_ok=True)
+    monkeypatch.setattr(evaluation, "write_bytes", full)
+    said: list[str] = []
+    page = elegan.report(tmp_path / "run", tmp_path / "out.html", samples=40, say=said.append).html
+    assert "How good it is" in page and "There are no scores" not in page
+    assert "not kept" in said[-1] and "Read-only" in said[-1] and not (tmp_path / "run" / "scores.json").exists()
 
 
 def test_suspects_are_the_judges_own(root: Path, page: str) -> None:
@@ -155,6 +169,15 @@ def test_an_empty_line_of_records_is_no_reason_to_fail(root: Path, tmp_path: Pat
     assert "No sample grids" in elegan.report(run, evaluate=False).html
 
 
+def test_damaged_checkpoints_are_told_of(root: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(root / "wide", run)
+    for path in (run / "checkpoints").glob("*.safetensors"):
+        path.write_bytes(path.read_bytes()[:-9])
+    page = elegan.report(run, evaluate=False).html
+    assert "no checkpoint can be read" in page and 'class="frame"' in page
+
+
 def test_findings_are_shown_and_stay_in_the_folder(root: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(root / "bare", run)
@@ -169,17 +192,28 @@ def test_findings_are_shown_and_stay_in_the_folder(root: Path, tmp_path: Path) -
         "change": "--set D_lr=1e-4",
     }
     rows = [
+        row | {"evidence": {"recall": 0.03}, "images": 8},
         row | {"evidence": {"recall": 0.01}, "picture": "doctor/in.png"},
-        row | {"severity": "odd", "text": "Another.", "images": 32, "evidence": None, "picture": "../out.png"},
+        row
+        | {
+            "severity": "odd",
+            "text": "Another.",
+            "images": 32,
+            "evidence": None,
+            "picture": "../out.png",
+            "check": "x",
+        },
         {"images": 3, "text": None},
     ]
     (run / "findings.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    (run / "checks.jsonl").write_text(json.dumps({"images": 32, "findings": ["collapse"], "seconds": 0.25}) + "\n")
     page = elegan.report(run, evaluate=False).html
-    assert page.count('<li class="finding') == 2 and page.index("Another.") < page.index("Only &lt;one&gt; kind.")
-    assert 'class="finding problem"' in page and 'class="finding warning"' in page
-    assert "--set D_lr=1e-4" in page and "0.01" in page
+    assert page.count('<li class="finding') == 2 and page.index("Only &lt;one&gt; kind.") < page.index("Another.")
+    assert 'class="finding problem"' in page and 'class="finding warning past"' in page
+    assert "--set D_lr=1e-4" in page and "0.01" in page and "at 16 images, and 1 time before" in page
+    assert "It looked 1 time while the run trained, for 0.25 seconds" in page
     assert page.count("Evidence:") == 1  # the picture in the folder, not the one beside it
-    (run / "findings.jsonl").write_text("")
+    (run / "findings.jsonl").unlink()
     assert "nothing is wrong with it" in elegan.report(run, evaluate=False).html
 
 
@@ -271,7 +305,7 @@ def test_long_lines_are_thinned_to_their_means() -> None:
     assert len(thin.ys) == charts.POINTS and set(thin.ys) == {2.0} and thin.images[0] == 4.5
 
 
-@pytest.mark.parametrize("preset", ["tiny", "sngan-tiny", "infogan-tiny"])
+@pytest.mark.parametrize("preset", ["tiny", "infogan-tiny"])
 def test_a_path_begins_and_ends_at_two_samples(preset: str, tmp_path: Path, quick_plan: None) -> None:
     run = elegan.train(preset, out=tmp_path / "run", steps=1, grids=0, precision="fp32", show=False)
     strip = interpolation.strips(run, steps=5, rows=1, seed=3)[0].astype(int)
@@ -375,7 +409,7 @@ def test_runs_that_do_not_compare_are_refused(root: Path, compared: Any, tmp_pat
     kept = json.loads((tmp_path / "copy" / "scores.json").read_text())
     kept["scores"]["protocol"]["samples"] = 61
     (tmp_path / "copy" / "scores.json").write_text(json.dumps(kept))
-    with pytest.raises(UserError, match=r"different protocols \(samples: 60 and 61\).*--samples"):
+    with pytest.raises(UserError, match=r"different protocols \(samples: 60 and 61\).*same --samples"):
         elegan.compare([root / EVIL, tmp_path / "copy"], evaluate=False)
 
 
@@ -416,6 +450,9 @@ def test_mistakes_are_one_line(root: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
         elegan.report(root / "bare", tmp_path / "file" / "x.html", evaluate=False)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(UserError, match="cannot be written"):
+        patch.setattr(evaluation, "make", lambda *_: pytest.fail("minutes of work before a mistake is told"))
+        elegan.report(root / "second", tmp_path / "file" / "x.html", samples=59)
     gone = tmp_path / "gone"
     shutil.copytree(root / "second", gone)
     config = (gone / "config.yaml").read_text()

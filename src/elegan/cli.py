@@ -56,6 +56,16 @@ DataOption = Annotated[
 ]
 
 
+FEATURES = typer.Option(
+    help="auto, fashion, digits, inception, inception-clean, descriptors, pixels, or a network's file "
+    "(.pt, .pt2, .onnx), as in net.onnx:size=224:channels=3:range=-1,1; see docs/metrics.md."
+)
+WeightsOption = Annotated[
+    Path | None,
+    typer.Option("--inception-weights", help="The published FID network, pt_inception-2015-12-05-6726825d.pth."),
+]
+
+
 def _version(wanted: bool) -> None:
     if wanted:
         print(__version__)
@@ -136,16 +146,8 @@ def evaluate(
     data: DataOption = None,
     n: Annotated[int, typer.Option("-n", "--number", min=1, help="How many samples.")] = 10_000,
     seed: Annotated[int, typer.Option(min=0, help="Of the samples and of what is drawn.")] = 0,
-    features: Annotated[
-        str,
-        typer.Option(
-            help="auto, fashion, digits, inception, inception-clean, descriptors, pixels, or a network's file "
-            "(.pt, .pt2, .onnx), as in net.onnx:size=224:channels=3:range=-1,1; see docs/metrics.md."
-        ),
-    ] = "auto",
-    inception_weights: Annotated[
-        Path | None, typer.Option(help="The published FID network, pt_inception-2015-12-05-6726825d.pth.")
-    ] = None,
+    features: Annotated[str, FEATURES] = "auto",
+    inception_weights: WeightsOption = None,
     truncation: Annotated[float, typer.Option(help="Of a run's samples, in (0, 1].")] = 1.0,
     per_class: Annotated[bool, typer.Option("--per-class", help="Also a table of the numbers of each class.")] = False,
     cas: Annotated[
@@ -188,6 +190,8 @@ def report(
     run: RunArgument,
     out: Annotated[Path | None, typer.Option(help="The HTML file; default: report.html in the run folder.")] = None,
     samples: SamplesOption = None,
+    features: Annotated[str | None, FEATURES] = None,
+    inception_weights: WeightsOption = None,
     evaluate: EvaluateOption = True,
     data: DataOption = None,
     device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.auto,
@@ -195,7 +199,19 @@ def report(
     """One HTML file about a run: samples over time, scores in words, curves, copies, settings. Needs no network."""
     from elegan.reports.page import report as make
 
-    print(make(run, out, samples=samples, evaluate=evaluate, data=data, device=device.value, say=_tell))
+    print(
+        make(
+            run,
+            out,
+            samples=samples,
+            features=features,
+            inception_weights=inception_weights,
+            evaluate=evaluate,
+            data=data,
+            device=device.value,
+            say=_tell,
+        )
+    )
 
 
 @app.command(epilog="Example:  elegan compare runs/a runs/b --out comparison.html")
@@ -203,6 +219,8 @@ def compare(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN ...", help="Run folders; seeds are grouped.")],
     out: Annotated[Path | None, typer.Option(help="Also write an HTML file, with samples and curves.")] = None,
     samples: SamplesOption = None,
+    features: Annotated[str | None, FEATURES] = None,
+    inception_weights: WeightsOption = None,
     evaluate: EvaluateOption = True,
     data: DataOption = None,
     device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.auto,
@@ -211,7 +229,17 @@ def compare(
     """Runs side by side: settings, scores, curves, and whether a difference is more than chance."""
     from elegan.reports.comparison import compare as make
 
-    made = make(runs, out, samples=samples, evaluate=evaluate, data=data, device=device.value, say=_tell)
+    made = make(
+        runs,
+        out,
+        samples=samples,
+        features=features,
+        inception_weights=inception_weights,
+        evaluate=evaluate,
+        data=data,
+        device=device.value,
+        say=_tell,
+    )
     _print(made, as_json)
     if out is not None and not as_json:
         print(f"\n{made.page} written to {out}")

@@ -130,7 +130,7 @@ def finished_text(event: Finished, folder: Path) -> str:
     return (
         f"done: {event.images:,} images in {duration(event.seconds)}\n"
         f"  look    {folder / 'samples.png'}, {folder / 'training.gif'}, {folder / 'losses.png'}\n"
-        f"  next    elegan evaluate {folder}    elegan sample {folder} -n 64 --out samples.png"
+        f"  next    elegan report {folder}    elegan sample {folder} -n 64 --out samples.png"
     )
 
 

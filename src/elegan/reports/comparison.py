@@ -43,6 +43,8 @@ def compare(
     out: str | os.PathLike[str] | None = None,
     *,
     samples: int | None = None,
+    features: str | None = None,
+    inception_weights: str | os.PathLike[str] | None = None,
     evaluate: bool = True,
     data: str | os.PathLike[str] | None = None,
     device: str = "auto",
@@ -65,7 +67,8 @@ def compare(
             raise UserError(f"{run.path}: named twice; a run cannot be compared with itself")
         seen[run.path.resolve()] = run
     check_comparable([Entrant(run, facts(run.folder), Evaluation()) for run in opened])  # before any work
-    options: dict[str, Any] = {"data": data, "fresh": evaluate, "suspects": False, "say": say, "hint": HINT}
+    options: dict[str, Any] = {"features": features, "inception_weights": inception_weights}
+    options |= {"data": data, "fresh": evaluate, "suspects": False, "say": say, "hint": HINT}
     entrants = [Entrant(run, facts(run.folder), evaluation(run, samples, **options)) for run in opened]
     check_comparable(entrants)
     made = Comparison(group(entrants))

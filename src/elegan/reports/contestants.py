@@ -153,9 +153,10 @@ def names(configs: Sequence[RunConfig]) -> list[str]:
 
 
 def differing_settings(configs: Sequence[RunConfig]) -> dict[str, list[str]]:
-    """Settings in which configurations differ, as texts in their order; "-" where a family does not have one."""
+    """Settings in which configurations differ, as texts, those that all have first; "-" where a family has none."""
     tables = [comparable(config) for config in configs]
     keys = dict.fromkeys(key for table in tables for key in table)
+    keys = dict.fromkeys(sorted(keys, key=lambda key: not all(key in table for table in tables)))
     found = {}
     for key in keys:
         texts = [shown(table[key]) if key in table else "-" for table in tables]
@@ -181,7 +182,7 @@ def check_comparable(entrants: Sequence[Entrant]) -> None:
             if a.get(key) != b.get(key):
                 raise UserError(
                     f"{judged[0].run.path} and {other.run.path} were judged by different protocols ({key}: "
-                    f"{a.get(key)} and {b.get(key)}); `--samples N` judges all alike"
+                    f"{a.get(key)} and {b.get(key)}); name the same --samples and --features for both"
                 )
 
 

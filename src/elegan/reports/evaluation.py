@@ -54,6 +54,7 @@ class Evaluation:
     scores: dict[str, Any] | None = None
     suspects: Suspects | None = None
     images: int = 0
+    features: str = "auto"  # as they were asked for
     why: str = ""
 
     @property
@@ -66,13 +67,16 @@ def evaluation(
     run: Run,
     samples: int | None = None,
     *,
+    features: str | None = None,
+    inception_weights: str | os.PathLike[str] | None = None,
     data: str | os.PathLike[str] | None = None,
     fresh: bool = True,
     suspects: bool = True,
     say: Callable[[str], None] = lambda text: None,
     hint: str = "",
 ) -> Evaluation:
-    """The evaluation of a run's newest checkpoint, made only where none is kept (of as many `samples`, if given).
+    """The evaluation of a run's newest checkpoint, made only where none is kept (of these `samples` and `features`,
+    where they are given; else of whatever it was).
 
     With `fresh` false nothing is computed: what is kept is returned, or an empty evaluation that says why. Raises
     UserError when the data cannot be found or judged; `hint` ends its message.
@@ -80,7 +84,7 @@ def evaluation(
     key = checkpoint_key(run)
     if not key:
         return Evaluation(why="the run has no checkpoint yet")
-    kept = read(run, key, samples)
+    kept = read(run, key, samples, features)
     if kept is not None and (kept.suspects is not None or not suspects or not fresh):
         return kept
     if not fresh:
@@ -88,7 +92,9 @@ def evaluation(
     if not hasattr(run.model, "draw"):
         return Evaluation(why=f"family {run.config.family!r} makes images from images; it is not judged by samples")
     try:
-        return make(run, key, samples or (kept.protocol["samples"] if kept else SAMPLES), data, say)
+        samples = samples or (int(kept.protocol["samples"]) if kept else SAMPLES)
+        features = features or (kept.features if kept else "auto")
+        return make(run, key, samples, data, say, features, inception_weights)
     except UserError as error:
         raise UserError(f"{error}{hint}") from None
 
@@ -103,20 +109,30 @@ def checkpoint_key(run: Run) -> str:
     return ""
 
 
-def make(run: Run, key: str, n: int, data: str | os.PathLike[str] | None, say: Callable[[str], None]) -> Evaluation:
+def make(
+    run: Run, key: str, n: int, data: str | os.PathLike[str] | None, say: Callable[[str], None],
+    features: str = "auto", inception_weights: str | os.PathLike[str] | None = None,
+) -> Evaluation:  # fmt: skip
     """Judge `n` samples of a run, look for copies among them, and keep both in the run folder."""
     from elegan.judge import run_data
     from elegan.metrics.evaluate import Judge
+    from elegan.metrics.features import load_features
 
+    chosen: Any = features  # a mistake in them is known before minutes of sampling
+    if features != "auto" or inception_weights is not None:
+        chosen = load_features(features, weights=inception_weights)
     train, test = run_data(run, data)
     say(f"scoring {n:,} samples of {run.path}")
-    judge = Judge(train, test, n=n)
+    judge = Judge(train, test, n=n, features=chosen)
     drawn = run.sample(n)
     scores = judge(drawn.images, drawn.labels).to_dict()
     found = find_suspects(judge.copy_test, drawn.images, scores)
-    content = {"images": run.images_seen, "checkpoint": key, "scores": scores}
-    keep(run, content, found)
-    return Evaluation(scores, found, run.images_seen)
+    content = {"images": run.images_seen, "checkpoint": key, "features": features, "scores": scores}
+    try:
+        keep(run, content, found)
+    except OSError as error:  # a run on a read-only disk is judged all the same
+        say(f"the scores are not kept: {run.path} cannot be written ({error.strerror})")
+    return Evaluation(scores, found, run.images_seen, features)
 
 
 def find_suspects(test: Any, images: np.ndarray, scores: dict[str, Any]) -> Suspects:
@@ -138,30 +154,27 @@ def find_suspects(test: Any, images: np.ndarray, scores: dict[str, Any]) -> Susp
 
 
 def keep(run: Run, content: dict[str, Any], suspects: Suspects) -> None:
-    """Write scores.json and suspects.npz, each whole or not at all."""
+    """Write scores.json and suspects.npz, each whole or not at all. OSError where that cannot be done."""
     buffer = io.BytesIO()
     np.savez_compressed(buffer, checkpoint=np.array(content["checkpoint"]), **vars(suspects))
-    try:
-        write_bytes(run.folder / "suspects.npz", buffer.getvalue())
-        write_bytes(run.folder / "scores.json", json.dumps(content, indent=1).encode())
-    except OSError as error:
-        raise UserError(f"{run.path}: the scores cannot be kept there ({error.strerror}); make it writable") from None
+    write_bytes(run.folder / "suspects.npz", buffer.getvalue())
+    write_bytes(run.folder / "scores.json", json.dumps(content, indent=1).encode())
 
 
-def read(run: Run, key: str, samples: int | None) -> Evaluation | None:
-    """What is kept of this checkpoint, or None; of `samples` samples where that is given."""
+def read(run: Run, key: str, samples: int | None, features: str | None) -> Evaluation | None:
+    """What is kept of this checkpoint, or None; of `samples` samples and these features where they are given."""
     try:
         content = json.loads((run.folder / "scores.json").read_text(encoding="utf-8"))
         images, scores = int(content["images"]), content["scores"]
         whole = all(isinstance(scores[part], dict) for part in PARTS)
-        count = int(scores["protocol"]["samples"])
+        count, had = int(scores["protocol"]["samples"]), str(content.get("features", "auto"))
     except (OSError, ValueError, KeyError, TypeError):
         return None
     if not whole or images != run.images_seen or content.get("checkpoint", key) != key:
         return None
-    if samples is not None and count != samples:
+    if samples not in (None, count) or features not in (None, had):
         return None
-    return Evaluation(scores, read_suspects(run, key), images)
+    return Evaluation(scores, read_suspects(run, key), images, had)
 
 
 def read_suspects(run: Run, key: str) -> Suspects | None:
@@ -185,7 +198,7 @@ def stale(run: Run) -> str:
     """Why what is kept does not count."""
     if not (run.folder / "scores.json").is_file():
         return "the run has not been evaluated"
-    return "the kept evaluation is of another checkpoint or number of samples"
+    return "the kept evaluation is of another checkpoint, number of samples or features"
 
 
 def finite(value: Any) -> float | None:

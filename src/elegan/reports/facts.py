@@ -6,7 +6,7 @@ import datetime
 import math
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,8 +20,11 @@ from elegan.training.folder import RunFolder
 
 #: Settings of `train` that the machine or the plan resolves, or that only say how a run is watched.
 WATCHING = frozenset(
-    ("checkpoint_every", "keep", "log_every", "grids", "grid_side", "score_every", "score_samples", "tensorboard")
-)
+    (
+        "checkpoint_every", "keep", "log_every", "grids", "grid_side", "score_every", "score_samples", "tensorboard",
+        "check_every", "check_samples", "check_share", "best_by",
+    )
+)  # fmt: skip
 RESOLVED = frozenset(("device", "precision", "images", "budget"))
 MEASURED = ("images", "steps", "seconds", "images_per_second", "memory")  # of stats.jsonl: no value of the family's
 SEVERITIES = ("problem", "warning")
@@ -47,6 +50,8 @@ class Finding:
     evidence: dict[str, str]
     change: str
     picture: Path | None
+    earlier: tuple[int, ...] = ()  # images at which the same check had found something before
+    holds: bool = True  # whether the doctor's last look found it, too
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,11 @@ class Facts:
         return [_numbers(row) for row in self.folder.stats("scores.jsonl")]
 
     @cached_property
+    def checks(self) -> list[dict[str, float]]:
+        """The numbers of checks.jsonl, one row for each of the doctor's looks."""
+        return [_numbers(row) for row in self.folder.stats("checks.jsonl")]
+
+    @cached_property
     def info(self) -> dict[str, Any]:
         """What `elegan info` says."""
         content: dict[str, Any] = run_info(self.folder.path).to_dict()
@@ -75,11 +85,19 @@ class Facts:
 
     @cached_property
     def findings(self) -> list[Finding] | None:
-        """The doctor's findings, newest first; None where the doctor has not looked."""
-        if not (self.folder / "findings.jsonl").is_file():
+        """The newest finding of each of the doctor's checks, what still holds first; None where it has not looked."""
+        if not any((self.folder / name).is_file() for name in ("findings.jsonl", "checks.jsonl")):
             return None
-        found = [_finding(row, self.folder.path) for row in self.folder.stats("findings.jsonl")]
-        return sorted((f for f in found if f is not None), key=lambda f: (-f.images, SEVERITIES.index(f.severity)))
+        looks = [row["findings"] for row in self.folder.stats("checks.jsonl") if isinstance(row.get("findings"), list)]
+        newest: dict[str, Finding] = {}
+        for row in self.folder.stats("findings.jsonl"):
+            found = _finding(row, self.folder.path)
+            if found is not None:
+                before = newest.get(found.check)
+                earlier = (*before.earlier, before.images) if before else ()
+                holds = not looks or found.check in looks[-1]
+                newest[found.check] = replace(found, earlier=earlier, holds=holds)
+        return sorted(newest.values(), key=lambda f: (not f.holds, SEVERITIES.index(f.severity), -f.images))
 
     @property
     def title(self) -> str:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+from elegan.errors import UserError
 from elegan.reports import sections
 from elegan.reports.evaluation import HINT, Evaluation, evaluation
 from elegan.reports.facts import Facts, changes, facts, settings
@@ -23,6 +24,8 @@ def report(
     out: str | os.PathLike[str] | None = None,
     *,
     samples: int | None = None,
+    features: str | None = None,
+    inception_weights: str | os.PathLike[str] | None = None,
     evaluate: bool = True,
     data: str | os.PathLike[str] | None = None,
     device: str = "auto",
@@ -31,14 +34,17 @@ def report(
     """Write a run's report: one HTML file that needs no network. What `elegan report` does.
 
     `run` is a `Run` or its folder; `out` the file, by default `report.html` in the folder. The run's newest
-    checkpoint is evaluated (`samples` samples, by default 10,000) unless its scores are kept already, in `scores.json`
-    and `suspects.npz`; with `evaluate=False` only what is kept is shown. `data` is where the run's data is now, if it
-    moved. `say` is told what takes long. Raises UserError for a folder that is no run, data that cannot be found, or a
-    file that cannot be written.
+    checkpoint is evaluated (`samples` samples, by default 10,000; `features` and `inception_weights` as in
+    `elegan.evaluate`) unless its scores are kept already, in `scores.json` and `suspects.npz`; with `evaluate=False`
+    only what is kept is shown. `data` is where the run's data is now, if it moved. `say` is told what takes long.
+    Raises UserError for a folder that is no run, data that cannot be found, or a file that cannot be written.
     """
     opened = run if isinstance(run, Run) else Run(run, device)
     path = check_out(opened.path / "report.html" if out is None else out)
-    judged = evaluation(opened, samples, data=data, fresh=evaluate, say=say, hint=HINT)
+    judged = evaluation(
+        opened, samples, features=features, inception_weights=inception_weights, data=data, fresh=evaluate, say=say,
+        hint=HINT,
+    )  # fmt: skip
     page = Page(html_of(opened, judged))
     return page.save(path)
 
@@ -84,10 +90,18 @@ def card(row: Reading, judged: Evaluation) -> Reading:
 def drawn(run: Run, found: Facts) -> dict[str, Any]:
     """What the model draws anew for a report: nothing where it has no checkpoint, or makes images from images."""
     nothing: dict[str, Any] = {"sheet": None, "classes": [], "paths": [], "conditional": False, "more_classes": 0}
-    if not checkpoint.listing(run.folder.checkpoints) or not hasattr(run.model, "draw"):
+    nothing["faults"] = []
+    if not checkpoint.listing(run.folder.checkpoints):
+        return nothing
+    try:
+        model = run.model
+    except UserError as error:
+        return nothing | {"faults": [str(error)]}
+    if not hasattr(model, "draw"):
         return nothing
     classes = sections.class_sheets(run, found)
     return {
+        "faults": [f"damaged checkpoint passed over: {fault}" for fault in run.faults],
         "sheet": sections.samples(run),
         "classes": classes,
         "more_classes": max(run.model.categories - len(classes), 0),

@@ -49,6 +49,11 @@ def check_out(out: str | os.PathLike[str]) -> Path:
         raise UserError(f"{path}: a report is one HTML file; name it so: --out {path.with_suffix('.html')}")
     if path.is_dir():
         raise UserError(f"{path}: is a folder; name a file")
+    parent = next(folder for folder in path.absolute().parents if folder.exists())
+    if not (parent.is_dir() and os.access(parent, os.W_OK)):
+        raise UserError(
+            f"{path}: cannot be written, {parent} is no folder that may be written to; choose another --out"
+        )
     return path
 
 

@@ -26,6 +26,7 @@ NAMES = {
     "D_real": "right on real",
     "D_fake": "right on fake",
 }
+LOOKS = "Of the doctor's looks, few samples against training pictures"
 SHARES = tuple((name, name.replace("_", " ")) for name in ("precision", "recall", "coverage", "label_accuracy"))
 
 
@@ -187,7 +188,7 @@ def curves(facts: Facts) -> list[Chart]:
     losses = [name for name in facts.values if name.endswith("_loss")]
     accuracies = [name for name in ("D_real", "D_fake") if name in facts.values]
     others = [name for name in facts.values if name not in losses + accuracies]
-    distance = scored(facts, [("frechet", "Frechet distance")])
+    rows, note = (facts.scores, "Of the scores during the run") if facts.scores else (facts.checks, LOOKS)
     made = [
         chart("Losses", recorded(facts, losses), "They need not fall: G and D play against each other.", smooth=True),
         chart(
@@ -199,8 +200,13 @@ def curves(facts: Facts) -> list[Chart]:
             level=("guessing", 0.5),
             smooth=True,
         ),
-        chart("Frechet distance", distance, "Lower is better.", y_range=(0, None)),
-        chart("Shares", scored(facts, SHARES), "Of the scores during the run; higher is better.", y_range=(0, 1)),
+        chart(
+            "Frechet distance",
+            scored(facts, rows, [("frechet", "Frechet distance")]),
+            f"{note}; lower is better.",
+            y_range=(0, None),
+        ),
+        chart("Shares", scored(facts, rows, SHARES), f"{note}; higher is better.", y_range=(0, 1)),
         *(chart(name, recorded(facts, [name]), "Reported by the family's step.", smooth=True) for name in others[:6]),
         chart("Images a second", recorded(facts, ["images_per_second"]), y_range=(0, None), form=count_form),
         chart("Memory, MB", recorded(facts, ["memory"], 1e-6), "The peak so far.", y_range=(0, None), form=count_form),
@@ -217,9 +223,9 @@ def recorded(facts: Facts, names: Sequence[str], factor: float = 1.0) -> list[Li
     ]
 
 
-def scored(facts: Facts, names: Sequence[tuple[str, str]]) -> list[Line]:
-    """Lines of scores.jsonl."""
-    return [line(facts, facts.scores, field, title, slot) for slot, (field, title) in enumerate(names)]
+def scored(facts: Facts, rows: Sequence[dict[str, float]], names: Sequence[tuple[str, str]]) -> list[Line]:
+    """Lines of the rows of scores.jsonl or checks.jsonl."""
+    return [line(facts, rows, field, title, slot) for slot, (field, title) in enumerate(names)]
 
 
 def line(
