@@ -264,6 +264,7 @@ def prdc_errors_are_honest(m: Any) -> None:
     """Recall's and coverage's are upper bounds (Efron and Stein), within a factor of two."""
     rng = draws()
     real = m.balls(rng.normal(size=(400, 4)))
+    assert m.prdc_estimates(rng.normal(99, 1, size=(50, 4)), real).coverage == (0, 1 / 400)  # none is not never
     both = [m.prdc_estimates(rng.normal(0.2, 0.8, size=(300, 4)), real, seed=i) for i in range(60)]
     for name, high in (("precision", 1.4), ("density", 1.4), ("recall", 2), ("coverage", 2)):
         rest = iter([getattr(one, name) for one in both])

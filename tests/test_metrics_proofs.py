@@ -92,6 +92,7 @@ BUGS: list[tuple[str, str, str]] = [
         "torch.addmm(b2[None], a[part], b.T, alpha=-1)",
     ),
     ("prdc_errors_are_honest", "share - alone / found.shape[1]", "share - alone / len(found)"),
+    ("prdc_errors_are_honest", "max(error, 1 / found.shape[1])", "error"),
     ("prdc_errors_are_honest", "alone = (found & (groups == 1)).sum(1)", "alone = found.sum(1)"),
     (
         "prdc_errors_are_honest",

@@ -140,7 +140,9 @@ def sample(
     print(f"{n} samples in {path}")
 
 
-@app.command(epilog="Example:  elegan evaluate samples.npz --data fashion-mnist --json")
+@app.command(
+    epilog="Example:  elegan evaluate runs/demo --per-class   or   elegan evaluate samples.npz --data mnist --json"
+)
 def evaluate(
     target: Annotated[Path, typer.Argument(metavar="RUN|FILE.npz|FOLDER", help="What to judge.")],
     data: DataOption = None,

@@ -124,7 +124,8 @@ def _share_found(found: np.ndarray) -> Estimate:
     groups = found.sum(0)  # (M,) how many groups find it
     alone = (found & (groups == 1)).sum(1)  # (G,) found by this group only
     share = (groups > 0).mean()
-    return Estimate(float(share), matrix.spread_left_out(share - alone / found.shape[1]))
+    error = matrix.spread_left_out(share - alone / found.shape[1])
+    return Estimate(float(share), max(error, 1 / found.shape[1]))  # at least that of one real image
 
 
 def precision_recall(fake: ArrayLike, real: ArrayLike, k: int = 3) -> tuple[float, float]:

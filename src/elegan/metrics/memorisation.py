@@ -77,7 +77,8 @@ def flatten(images: np.ndarray) -> np.ndarray:
             out[start : start + 1000] = boxes.mean((2, 4), dtype=np.float32)
     else:
         out = images.astype(np.float32)
-    return out.reshape(n, -1) - np.float32(128)
+    out -= np.float32(128)
+    return out.reshape(n, -1)
 
 
 @dataclass(frozen=True)

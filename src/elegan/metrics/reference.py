@@ -15,7 +15,7 @@ from elegan.metrics.features import Extracted, Features
 from elegan.metrics.frechet_distance import Moments, frechet_estimate, moments
 from elegan.metrics.kernel_distance import kernel
 from elegan.metrics.manifold import Balls, balls, prdc_estimates
-from elegan.metrics.matrix import as_matrix
+from elegan.metrics.matrix import Estimate, as_matrix
 from elegan.metrics.scores import Numbers
 from elegan.metrics.similarity import pair_similarity, scales_of
 from elegan.metrics.spectrum import Detail, detail, sharpness
@@ -96,7 +96,7 @@ class Reference:
             frechet=frechet_estimate(features, self.moments),
             kernel=kernel(features, real.extracted.features, seed=self.seed),
             wasserstein=sliced_wasserstein(ours.images, real.images, seed=self.seed).estimate,
-            diversity=over(spread, self.diversity or 1.0),
+            diversity=over(spread, self.diversity) if self.diversity > 0 else Estimate(0.0, 0.0),
             **near._asdict(),
         )
         return Numbers(**found, **self._pictures(ours), **self._classes(ours))

@@ -128,7 +128,7 @@ def pair(value: float | None, error: float | None, digits: int, sign: str = " +-
         return "-"
     if error is None:
         return f"{value:.{digits}f}"
-    places = min(max(1 - math.floor(math.log10(error)), 0), 6) if error > 0 else digits
+    places = min(max(1 - math.floor(math.log10(error)), 0), 6) if error > 1e-9 else digits
     return f"{value:.{places}f}{sign}{error:.{places}f}"
 
 
@@ -172,7 +172,7 @@ def _short(numbers: ClassNumbers, field: str) -> str:
     value, error = getattr(numbers, field), getattr(numbers, f"{field}_error", None)
     if value is None:
         return "-"
-    if not error:
+    if error is None or error < 1e-9:
         return f"{value:.3f}"
     places = min(max(-math.floor(math.log10(error)), 0), 4)
     return f"{value:.{places}f}+-{error:.{places}f}"
