@@ -9,7 +9,7 @@ import pytest
 from elegan.data import Dataset, open_data
 from elegan.data.stacked import stacked_mnist, stacked_rows
 from elegan.errors import UserError
-from elegan.metrics import Scores, classification_accuracy, diversity, evaluate, frechet, prdc
+from elegan.metrics import Judge, Scores, classification_accuracy, diversity, evaluate, frechet, prdc
 from elegan.metrics import cas as teaching
 from elegan.metrics.stacked import ChannelFeatures
 from elegan.metrics.tables import pair
@@ -281,3 +281,13 @@ def test_rows_for_markdown_and_latex(splits):
         assert len(columns) == 1
     bare = re.sub(r"\\[%&$#_{}]", "", tex.split("\\end{tabular}")[-1])
     assert not re.search(r"(?<!\\)[%&#_]", bare)
+
+
+def test_a_judge_is_reused_for_samples_of_other_counts_and_classes(narrow):
+    judge = Judge(*narrow, features="pixels", copies=False)
+    images, labels = bars(120, 3, shape=NARROW)
+    once = judge(images, labels)
+    other = judge(images[:90], np.where(labels[:90] == 0, 5, labels[:90]))  # classes that the data does not have
+    assert len(other.per_class) == 6 and other.per_class[5].value.images == (labels[:90] == 0).sum()
+    assert other.per_class[5].value.precision is None and other.per_class[5].name == "class 5"
+    assert judge(images, labels) == once and judge(images).per_class == []

@@ -94,11 +94,6 @@ BUGS: list[tuple[str, str, str]] = [
     ("prdc_errors_are_honest", "share - alone / found.shape[1]", "share - alone / len(found)"),
     ("prdc_errors_are_honest", "max(error, 1 / found.shape[1])", "error"),
     ("prdc_errors_are_honest", "alone = (found & (groups == 1)).sum(1)", "alone = found.sum(1)"),
-    (
-        "prdc_errors_are_honest",
-        "matrix.share(torch.cat(inside).numpy())",
-        "matrix.share(torch.cat(inside).numpy()[:30])",
-    ),
     # labels
     ("labels_closed_forms", "np.log2(p)).sum()", "np.log(p)).sum()"),
     ("labels_closed_forms", "matrix.share(found == wanted)", "matrix.share(found != wanted)"),

@@ -61,7 +61,7 @@ class Judge:
         self.say = say or _silent
         self.rows = draw_rows(len(self.test), n, seed)  # of the test split: the reference
         self._floors: dict[int, _Floor] = {}
-        self._by_class: dict[bool, ByClass] = {}
+        self._by_class: dict[tuple[bool, int], ByClass] = {}
 
     @cached_property
     def reference(self) -> Reference:
@@ -106,7 +106,7 @@ class Judge:
         scores = Scores(
             value=self.reference.numbers(ours).model_copy(update=extra),
             floor=floor.numbers,
-            protocol=self._protocol(len(images), bool(per_class), by_label=asked is not None),
+            protocol=self._protocol(len(images), bool(per_class), by_label=self._by_label(asked)),
             class_names=list(self.test.class_names),
             per_class=per_class,
             suspects=suspects,
@@ -141,29 +141,34 @@ class Judge:
 
     def _per_class(self, ours: Looked, asked: np.ndarray | None, floor: _Floor) -> list[ClassScores]:
         """The numbers of each class: as asked for, where they were and the data has labels; else as predicted."""
-        real, known, trained = self.reference.real, self.test.labels, self.train.labels
+        real, by_label = self.reference.real, self._by_label(asked)
         sides: tuple[Any, Any, Any] = (real.kinds, ours.kinds, floor.seen.kinds)
-        count, by_label = self.features.classes, False
-        if asked is not None and known is not None and trained is not None:
-            sides, count, by_label = (known[self.rows], asked, trained[floor.rows]), self._classes(asked), True
+        count = self.features.classes
+        if by_label:
+            assert asked is not None and self.test.labels is not None and self.train.labels is not None
+            sides, count = (self.test.labels[self.rows], asked, self.train.labels[floor.rows]), self._classes(asked)
         if not 0 < count <= MOST_CLASSES:
             return []
-        of_real, of_ours, of_floor = sides
-        if by_label not in self._by_class:
-            self._by_class[by_label] = self.reference.by_class(of_real, count)
-        by_class = self._by_class[by_label]
+        (of_real, of_ours, of_floor), key = sides, (by_label, count)
+        if key not in self._by_class:
+            self._by_class[key] = self.reference.by_class(of_real, count)
+        by_class = self._by_class[key]
         named = by_label and ours.kinds is not None and real.kinds is not None
         values = by_class(ours.extracted.features, of_ours, np.asarray(ours.kinds) == of_ours if named else None)
-        if by_label not in floor.per_class:
+        if key not in floor.per_class:
             numbers = by_class(floor.seen.extracted.features, of_floor)
             if named:
                 numbers = by_class.with_accuracy(numbers, np.asarray(real.kinds) == of_real)
-            floor.per_class[by_label] = numbers
+            floor.per_class[key] = numbers
         names = self.test.class_names
         return [
             ClassScores(name=names[c] if c < len(names) else f"class {c}", value=value, floor=of_real_images)
-            for c, (value, of_real_images) in enumerate(zip(values, floor.per_class[by_label], strict=True))
+            for c, (value, of_real_images) in enumerate(zip(values, floor.per_class[key], strict=True))
         ]
+
+    def _by_label(self, asked: np.ndarray | None) -> bool:
+        """Whether classes are labels: samples were asked for some, and both splits have them."""
+        return asked is not None and self.test.labels is not None and self.train.labels is not None
 
     def _classes(self, asked: np.ndarray) -> int:
         """How many classes there are, by the data and by what was asked for."""
@@ -230,7 +235,7 @@ class _Floor:
     rows: np.ndarray
     seen: Looked
     numbers: Numbers
-    per_class: dict[bool, list[ClassNumbers]] = field(default_factory=dict)
+    per_class: dict[tuple[bool, int], list[ClassNumbers]] = field(default_factory=dict)
     taught: teaching.Taught | None = None
 
 
