@@ -90,6 +90,20 @@ def keep_freed_memory() -> None:
             mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
 
 
+def leave_out_the_compiler() -> None:
+    """Let optimisers be made without torch's compiler, which they import (over a second) to be left alone by it.
+
+    Nothing here is compiled. Where torch is built otherwise this does nothing, and they import it.
+    """
+    for name in ("add_param_group", "zero_grad", "state_dict", "load_state_dict"):
+        plain = getattr(getattr(torch.optim.Optimizer, name), "__wrapped__", None)
+        if plain is not None and not hasattr(plain, "__dynamo_disable"):
+            plain.__dynamo_disable = plain  # what torch._compile.inner looks for
+
+
+leave_out_the_compiler()
+
+
 def check_precision(engine: Engine) -> None:
     """UserError when bf16 is asked of hardware that does not compute in it."""
     if engine.precision == "bf16" and not has_bf16(engine.device):

@@ -1,0 +1,73 @@
+"""What keeps a step from waiting: no value is read on the host, and no command loads what it does not need."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from elegan import families
+from elegan.families.base import Batch, Clock, ImageSpec
+
+WAITS = (
+    "_local_scalar_dense",
+    "nonzero",
+    "equal",
+    "masked_select",
+    "_unique2",
+    "is_nonzero",
+)  # a GPU must finish first
+
+
+class Waits(TorchDispatchMode):
+    """Counts the operations for whose result a GPU's host has to wait."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func._schema.name.split("::")[1]
+        if name in WAITS:
+            ours = [f for f in traceback.extract_stack() if "/elegan/" in f.filename]
+            self.found.append(f"{name} at {Path(ours[-1].filename).name}:{ours[-1].lineno}" if ours else name)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", families.names())
+def test_a_step_reads_no_value_on_the_host(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # torch's own checks its labels on a CPU, and on a GPU leaves that to the device
+    monkeypatch.setattr(torch.nn.functional, "one_hot", lambda labels, classes: torch.eye(classes).long()[labels])
+    family = families.get(name)
+    model = family.Model(family.PRESETS["tiny"].config, ImageSpec(1, 32, 32, 10))
+    n = model.config.batch
+    batches = [Batch(torch.rand(n, 1, 32, 32) * 2 - 1, torch.arange(n) % 10) for _ in range(model.batches_per_step)]
+    model.step(batches, Clock(0, 1000))
+    with Waits() as waits:
+        model.step(batches, Clock(n, 1000))
+    assert not waits.found
+
+
+def test_reading_a_value_would_be_noticed() -> None:
+    with Waits() as waits:
+        torch.ones(1).sum().item()
+    assert waits.found == ["_local_scalar_dense"]
+
+
+def test_sampling_does_not_load_the_compiler() -> None:
+    code = """
+import sys
+from elegan import families
+from elegan.families.base import ImageSpec
+from elegan.training import trained
+config = families.preset("tiny")[1].config
+families.get("gan").Model(config, ImageSpec(1, 28, 28)).sample(2)
+assert "torch._dynamo" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
