@@ -2,6 +2,9 @@
 
     python -m benchmarks.speed --tensorflow PATH_OF_A_PYTHON_WITH_TENSORFLOW [--only fashion-dcgan] [--rounds 7]
 
+`--only` takes presets, `sampling`, `floors` (steps against what the processor could do) and `commands`; what is left
+out keeps its last result.
+
 Every contestant is a process that waits for its turn: it runs a few training steps, says how long each took, and
 waits again, so that a machine that is slower for a minute is slower for all of them. A round's number is its median
 step; the ratio of a pair is the median over rounds of the ratio within the round. Real data is read from
@@ -20,10 +23,18 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
+
+from benchmarks import targets
+from benchmarks.commands import measure_commands, measure_floor, sampler
+from benchmarks.targets import PLAIN, PREDICT, TF
 
 RESULTS = Path(__file__).parent / "results"
-STEPS = {"fashion-mlp": 100, "digits-mlp": 100, "fashion-upsample": 3, "fashion-dcgan": 15}
+STEPS = {"fashion-mlp": 100, "digits-mlp": 100, "fashion-upsample": 2, "fashion-dcgan": 10, "sampling": 1}
 PRESETS = ("fashion-dcgan", "fashion-mlp", "fashion-upsample", "digits-dcgan")
+SAMPLING = "sampling"  # 10,000 pictures instead of steps
+ORDER = [*PRESETS, SAMPLING]
+FLOORS = ("fashion-dcgan", "fashion")  # whose distance to the floor is measured
 IDLE = 0.5  # seconds between turns: threads that spin for work have gone to sleep by then
 
 
@@ -86,19 +97,24 @@ def worker(preset: str, precision: str) -> None:
 
 
 def contestants(preset: str, tensorflow: str | None) -> list[Contestant]:
-    """Those that exist for a preset."""
+    """Those that exist for a preset, or for warm sampling."""
     ours = [sys.executable, "-m", "benchmarks.speed", "--worker", preset]
     found = [Contestant("elegan bf16", [*ours, "bf16"]), Contestant("elegan fp32", [*ours, "fp32"])]
     if tensorflow:
-        keras = [tensorflow, "-m", "benchmarks.reference.keras_programs", preset, "--bursts"]
-        found.append(Contestant("TensorFlow/Keras", keras))
+        program = [tensorflow, "-m", "benchmarks.reference.keras_programs"]
+        if preset == SAMPLING:
+            found.append(Contestant(TF, [*program, "fashion-dcgan", "--sampling"]))
+        else:
+            found.append(Contestant(TF, [*program, preset, "--bursts"]))
+        if preset.endswith("-mlp"):
+            found.append(Contestant(PREDICT, [*program, preset, "--bursts", "--predict"]))
     if preset == "fashion-dcgan":
         plain = [sys.executable, "-m", "benchmarks.reference.torch_plain", preset, "--bursts"]
-        found.append(Contestant("plain PyTorch", plain))
+        found.append(Contestant(PLAIN, plain))
     return found
 
 
-def measure(preset: str, tensorflow: str | None, rounds: int) -> dict[str, object]:
+def measure(preset: str, tensorflow: str | None, rounds: int) -> dict[str, Any]:
     """Let the contestants of a preset take turns."""
     from elegan.bench import ceiling
     from elegan.training.engine import Engine, pick_device
@@ -108,7 +124,7 @@ def measure(preset: str, tensorflow: str | None, rounds: int) -> dict[str, objec
     ceilings = []
     try:
         for person in people:
-            person.turn(max(3, steps // 3))  # compile, allocate, warm up
+            person.turn(max(1, steps // 3))  # compile, allocate, warm up
         for _ in range(rounds):
             for person in people:
                 time.sleep(IDLE)
@@ -117,66 +133,77 @@ def measure(preset: str, tensorflow: str | None, rounds: int) -> dict[str, objec
     finally:
         for person in people:
             person.end()
-    ours = people[0].medians
     return {
         "preset": preset,
         "rounds": rounds,
         "bf16_ceiling_gflops": round(max(ceilings), 1),
         "ms": {p.name: round(1e3 * statistics.median(p.medians), 2) for p in people},
         "all_ms": {p.name: [round(1e3 * m, 2) for m in p.medians] for p in people},
-        "times_slower_than_elegan_bf16": {
-            p.name: round(statistics.median(b / a for a, b in zip(ours, p.medians, strict=True)), 2) for p in people[1:]
+        "slower_than": {
+            ours.name: {
+                p.name: round(statistics.median(b / a for a, b in zip(ours.medians, p.medians, strict=True)), 2)
+                for p in people
+                if p is not ours
+            }
+            for ours in people[:2]
         },
     }
 
 
-def table(rows: list[dict], about: str) -> str:
+def text(results: dict[str, Any]) -> str:
     """The results as Markdown."""
-    names = ["elegan bf16", "elegan fp32", "TensorFlow/Keras", "plain PyTorch"]
+    names = ["elegan bf16", "elegan fp32", TF, PREDICT, PLAIN]
     lines = [
         "# Speed against the original programs",
         "",
         "Milliseconds a training step (median of rounds, contestants taking turns), and in brackets how many times",
-        "slower than elegan in bf16 (median of the ratios within each round).",
+        "slower than elegan in bf16 (median of the ratios within each round). `sampling` is 10,000 pictures of",
+        "`fashion-dcgan`, with everything loaded.",
         "",
         "| preset | " + " | ".join(names) + " |",
         "|---|" + "---|" * len(names),
     ]
-    for r in rows:
+    for r in results.get("rows", []):
         cells = []
         for name in names:
-            ms, ratio = r["ms"].get(name), r["times_slower_than_elegan_bf16"].get(name)
-            cells.append("" if ms is None else f"{ms:.1f}" + (f" ({ratio:.2f}x)" if ratio else ""))
+            ms, times = r["ms"].get(name), r["slower_than"]["elegan bf16"].get(name)
+            cells.append("" if ms is None else f"{ms:.1f}" + (f" ({times:.2f}x)" if times else ""))
         lines.append(f"| `{r['preset']}` | " + " | ".join(cells) + " |")
-    return "\n".join([*lines, "", about, ""])
+    return "\n".join([*lines, "", "## Targets", "", *targets.table(results), "", results["about"], ""])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tensorflow", help="the Python of a virtual environment with TensorFlow")
-    parser.add_argument("--only", nargs="*", default=list(PRESETS))
+    parser.add_argument("--only", nargs="*", default=[*PRESETS, SAMPLING, "floors", "commands"])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--worker", nargs=2, metavar=("PRESET", "PRECISION"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
-        worker(*args.worker)
+        (sampler if args.worker[0] == SAMPLING else worker)(*args.worker)
         return
     import torch
 
     path = RESULTS / "speed.json"
-    rows = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.is_file() else []
-    for preset in args.only:
-        rows = [r for r in rows if r["preset"] != preset] + [measure(preset, args.tensorflow, args.rounds)]
-        rows.sort(key=lambda r: PRESETS.index(r["preset"]) if r["preset"] in PRESETS else 99)
+    results = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    for part in args.only:
+        if part == "commands":
+            results["commands"] = measure_commands()
+        elif part == "floors":
+            results["floors"] = {preset: measure_floor(preset) for preset in FLOORS}
+        else:
+            rows = [r for r in results.get("rows", []) if r["preset"] != part]
+            rows.append(measure(part, args.tensorflow, args.rounds))
+            results["rows"] = sorted(rows, key=lambda r: ORDER.index(r["preset"]) if r["preset"] in ORDER else 99)
         cpu = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
-        about = (
+        results["about"] = (
             f"{datetime.date.today()}; {cpu}; Python {platform.python_version()}, torch {torch.__version__}, "
             "TensorFlow as in benchmarks/requirements-tensorflow.txt; `python -m benchmarks.speed`."
         )
         path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps({"about": about, "rows": rows}, indent=1) + "\n", encoding="utf-8")
-        (RESULTS / "speed.md").write_text(table(rows, about), encoding="utf-8")
-        print(table(rows, about))
+        path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        (RESULTS / "speed.md").write_text(text(results), encoding="utf-8")
+    print(text(results))
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ import json
 import os
 import platform
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -347,10 +348,27 @@ def as_json(counts: dict) -> str:
     return "\n".join(lines)
 
 
+def time_sampling(program: Program, n: int, seed: int) -> None:
+    """Seconds of drawing `n` pictures with `predict`, as often as each line of standard input says."""
+    generator, _ = program.networks()
+    for line in sys.stdin:
+        if not line.strip():
+            return
+        seconds = []
+        for _ in range(int(line)):
+            start = time.perf_counter()
+            sample(program, generator, n, seed)
+            seconds.append(time.perf_counter() - start)
+        print(json.dumps({"seconds": seconds}), flush=True)
+
+
 def main() -> None:
     """Trains one program and writes what came of it."""
     parser = common.arguments(list(PROGRAMS), __doc__)
     parser.add_argument("--predict", action="store_true", help="make D's fakes with predict, not predict_on_batch")
+    parser.add_argument(
+        "--sampling", action="store_true", help="time drawing -n samples, as often as stdin's lines say"
+    )
     parser.add_argument("--summary", action="store_true", help="print the networks of all programs as JSON and stop")
     args = parser.parse_args()
     if args.summary:
@@ -358,6 +376,9 @@ def main() -> None:
         return
     if args.name is None:
         parser.error("which program? One of: " + ", ".join(PROGRAMS))
+    if args.sampling:
+        time_sampling(PROGRAMS[args.name], args.n, args.seed)
+        return
     if not (args.bursts or args.iterations or args.images):
         parser.error("how long? Give --iterations N, --images N or --bursts")
     timing = args.time_only or args.bursts
