@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-REPEATS = 5
+REPEATS = 3
 SAMPLES = 10_000
 
 
