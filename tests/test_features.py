@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
+import zipfile
 from pathlib import Path
 from typing import ClassVar
 
@@ -352,3 +354,24 @@ def test_command_line_names_features_and_mistakes(tmp_path):
     assert "features net.onnx (sha256" in done.stdout and "input in [-1, 1]" in done.stdout
     done = run_elegan(*arguments, "--features", "inception", "--inception-weights", "none.pth", cwd=tmp_path)
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and "none.pth" in done.stderr
+
+
+class Harm:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return (Path.touch, (self.path,))
+
+
+def test_pickles_in_an_exported_program_run_no_code(tmp_path):
+    exported(tmp_path / "good.pt2")
+    buffer = io.BytesIO()
+    torch.save((Harm(tmp_path / "harm"),), buffer)
+    with zipfile.ZipFile(tmp_path / "good.pt2") as good, zipfile.ZipFile(tmp_path / "bad.pt2", "w") as bad:
+        for name in good.namelist():
+            bad.writestr(name, buffer.getvalue() if "sample_inputs" in name else good.read(name))
+    with pytest.raises(UserError, match="is not an exported program"):
+        load_features(tmp_path / "bad.pt2")
+    assert not (tmp_path / "harm").exists()
+    assert "TORCH_FORCE_WEIGHTS_ONLY_LOAD" not in os.environ

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from elegan.errors import UserError
 from elegan.metrics import inception, load_features
 from elegan.metrics import inception_weights as weights
-from elegan.metrics.inception import Inception, clean_resize, fold, over_white, prepare, tf1_resize
+from elegan.metrics.inception import Inception, clean_resize, fold, over_white, prepare, tf1_resize, torch_resize
 from test_data_download import cut_off, good, mirror, missing
 
 MIXED = {  # block: {convolution: (outputs, inputs, height, width of its kernel)}, as in the paper's figures 5 to 7
@@ -208,9 +208,12 @@ def test_folding_changes_nothing(net, tensors):
     assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
 
 
-def tf1_pixel(plane: np.ndarray, i: int, j: int, side: int) -> float:
-    """One pixel of TensorFlow 1's ResizeBilinear, by the definition: position i * size / side, four neighbours."""
-    y, x = i * plane.shape[0] / side, j * plane.shape[1] / side
+def tf1_pixel(plane: np.ndarray, i: float, j: float, side: int) -> float:
+    """One pixel of TensorFlow 1's ResizeBilinear, by the definition: position i * size / side, four neighbours.
+
+    With `side` 0 i and j are the position itself.
+    """
+    y, x = (i * plane.shape[0] / side, j * plane.shape[1] / side) if side else (i, j)
     total = 0.0
     for a in range(plane.shape[0] + 1):
         for b in range(plane.shape[1] + 1):
@@ -240,6 +243,16 @@ def test_tf1_resize_is_not_torchs():
     assert (out - torchs).abs().max() > 20
 
 
+def test_torch_resize_has_half_pixel_centres():
+    image, side = pictures(1, (6, 9, 1)), 31
+    wanted = np.zeros((side, side))
+    for i in range(side):
+        for j in range(side):
+            y, x = (min(max((k + 0.5) * n / side - 0.5, 0), n - 1) for k, n in ((i, 6), (j, 9)))
+            wanted[i, j] = tf1_pixel(image[0, :, :, 0], y, x, 0)
+    np.testing.assert_allclose(torch_resize(image, side)[0, 0], wanted, atol=2e-3)
+
+
 def bicubic_weights(size: int, side: int) -> np.ndarray:
     """(side, size): the antialiased bicubic filter with a = -0.5, support and centre scaled, rows summing to 1."""
     scale = max(size / side, 1.0)
@@ -256,9 +269,9 @@ def test_clean_resize_is_the_antialiased_bicubic_filter(shape, side):
     down, across = bicubic_weights(shape[0], side), bicubic_weights(shape[1], side)
     wanted = np.einsum("ih,hwc,jw->cij", down, image[0].astype(float), across)
     out = clean_resize(image, side)[0].numpy()
-    np.testing.assert_allclose(out, wanted, atol=1e-3)
+    np.testing.assert_allclose(out, wanted.clip(0, 255), atol=1e-3)  # clipped, not rounded
     if side > shape[0]:
-        assert out.min() < 0 and out.max() > 255  # neither rounded nor clipped
+        assert wanted.min() < -10 and wanted.max() > 265
     else:
         plain = np.asarray(Image.fromarray(image[0, :, :, 0]).resize((side, side), Image.Resampling.BICUBIC), float)
         assert np.abs(out[0] - plain).max() < 1.5 and np.abs(out[0] - out[0].round()).max() > 0.2
@@ -269,7 +282,9 @@ def test_input_is_scaled_repeated_and_put_on_white():
     x = prepare(grey)
     assert x.shape == (2, 3, 299, 299) and torch.equal(x[:, 0], x[:, 2])
     torch.testing.assert_close(x[:, 1, 0, 0], (torch.from_numpy(grey[:, 0, 0, 0]).float() - 128) / 128)
-    assert prepare(np.full((1, 4, 4, 3), 255, np.uint8), clean=True).max() == pytest.approx(127 / 128)
+    assert prepare(np.full((1, 4, 4, 3), 255, np.uint8), "inception-clean").max() == pytest.approx(127 / 128)
+    black_and_white = prepare(np.array([0, 255], np.uint8).reshape(2, 1, 1, 1), "inception-pytorch")
+    assert black_and_white.amin() == pytest.approx(-1) and black_and_white.amax() == pytest.approx(1)
     rgba = np.array([[[[200, 100, 0, 255], [200, 100, 0, 0], [200, 100, 0, 51]]]], np.uint8)
     assert over_white(rgba).tolist() == [[[[200, 100, 0], [255, 255, 255], [244, 224, 204]]]]
 
@@ -279,7 +294,7 @@ def test_features_do_not_depend_on_how_many_are_asked_for(fake, monkeypatch):
 
     monkeypatch.setattr(features, "PIXELS", 3 * 299**2)
     five = pictures(5, (8, 8, 3))
-    for name in ("inception", "inception-clean"):
+    for name in inception.WAYS:
         judge = load_features(name, weights=fake)
         together, alone = judge(five), judge(five[4:])
         assert together.features.shape == (5, 2048) and together.foreign.shape == (5, 1008)
@@ -287,7 +302,7 @@ def test_features_do_not_depend_on_how_many_are_asked_for(fake, monkeypatch):
         assert np.array_equal(together.features[4:], alone.features)
         assert np.array_equal(together.foreign[4:], alone.foreign)
         np.testing.assert_allclose(together.foreign.sum(1), 1, rtol=1e-4)
-    assert "299" in str(judge) and "Pillow bicubic" in str(judge) and weights.SHA256[:16] in str(judge)
+    assert "torch bilinear to 299x299" in str(judge) and weights.SHA256[:16] in str(judge)
     assert judge.key != load_features("inception", weights=fake).key
 
 

@@ -57,8 +57,8 @@ DataOption = Annotated[
 
 
 FEATURES = typer.Option(
-    help="auto, fashion, digits, inception, inception-clean, descriptors, pixels, or a network's file "
-    "(.pt, .pt2, .onnx), as in net.onnx:size=224:channels=3:range=-1,1; see docs/metrics.md."
+    help="auto, fashion, digits, inception, inception-clean, inception-pytorch, descriptors, pixels, "
+    "or a network's file (.pt, .pt2, .onnx) as in net.onnx:size=224:channels=3:range=-1,1; see docs/metrics.md."
 )
 WeightsOption = Annotated[
     Path | None,

@@ -31,7 +31,7 @@ def evaluate(
     `target`: a `Run` or its folder, an `.npz` with `images` uint8 (N, H, W, C) [and `labels` (N,)], a folder of
     images, or an array. `data` defaults to a run's own. `n` samples are drawn from a run; of a file at most
     `n` are used. `features`: see `elegan.metrics.load_features`, whose result or a `torch.nn.Module` also serve;
-    `inception_weights` is the file of the FID network, for "inception" and "inception-clean". `cas`: how many
+    `inception_weights` is the file of the FID network, for "inception" and its variants. `cas`: how many
     classifiers to train on the samples, and on as many real images, for the classification accuracy score; `say` is
     told how long that takes. Returns `Scores`, whose `str` is a table. Raises UserError for anything that does not fit.
     """

@@ -59,7 +59,7 @@ class Convention:
         if images.shape[1:3] == (height, width):
             x = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))).float()
         else:
-            x = clean_resize(images, (height, width)).clamp_(0, 255)
+            x = clean_resize(images, (height, width))
         if self.channels == 1 and x.shape[1] == 3:
             x = (x * torch.tensor(GREY).view(3, 1, 1)).sum(1, keepdim=True)
         elif self.channels == 3 and x.shape[1] == 1:

@@ -6,8 +6,9 @@ A *feature set* is one of
   `weights/`, each with a card. Features are the penultimate activations (after the global average),
   probabilities come from the last layer. They take 28x28 grey images and nothing else;
 - a path to another `.safetensors` file written by that script;
-- `inception`, `inception-clean`: the network of published FIDs, in the two input conventions in use (`inception.py`);
-  its weights are the user's to bring or to let be downloaded (`inception_weights.py`);
+- `inception`, `inception-clean`, `inception-pytorch`: the network of published FIDs, in the input conventions of the
+  original code, clean-fid and pytorch-fid (`inception.py`); its weights are the user's to bring or to let be
+  downloaded (`inception_weights.py`);
 - a TorchScript, `.pt2` or `.onnx` file, or a `torch.nn.Module` (`external.py`);
 - `pixels`: the image itself, divided by 255;
 - `descriptors`: weight free, for images of any size (see `descriptors.py`).
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
 SHIPPED = ("fashion", "digits")
 WEIGHT_FREE = ("pixels", "descriptors")
-INCEPTION = ("inception", "inception-clean")
+INCEPTION = ("inception", "inception-clean", "inception-pytorch")
 NAMES = SHIPPED + INCEPTION + WEIGHT_FREE
 BATCH = 250  # fits the caches; any fixed number would do
 PIXELS = 2_000_000  # of a batch of larger images: 22 of 299x299
@@ -125,7 +126,7 @@ def load_features(
 ) -> Features:
     """A feature set by name, of a file, or of a `torch.nn.Module` that gives features (N, D) or (features, logits).
 
-    weights: the file of the FID network, for `inception` and `inception-clean`.
+    weights: the file of the FID network, for `inception` and its variants.
     For a file or a module of the user's: size (number, or height and width), channels (1 or 3), range (low, high), mean
     and std (numbers), classes (True if the logits are of the data's own classes); or transform, a function of uint8
     (N, C, H, W) that returns the network's input; and name, for the protocol. See `external.py`, `convention.py`.
@@ -138,7 +139,7 @@ def load_features(
         return _external(source, None, transform, name, options)
     text = os.fspath(source)
     if weights is not None and text not in INCEPTION:
-        raise UserError(f"--inception-weights belongs to --features inception or inception-clean, not to {text}")
+        raise UserError(f"--inception-weights belongs to --features inception and its variants, not to {text}")
     if text not in NAMES and (path := _network_file(text, options)) is not None:
         return _external(None, path, transform, name, options)
     if options or transform or name:
@@ -201,24 +202,21 @@ def _classify(name: str, shape: tuple[int, ...], net: torch.nn.Module, images: n
 def _inception(name: str, weights: str | None) -> Features:
     import torch
 
-    from elegan.metrics.inception import SIDE, prepare
+    from elegan.metrics.inception import SIDE, WAYS, prepare
     from elegan.metrics.inception_weights import SHA256, weights_folder
 
-    clean = name == "inception-clean"
-    how = "Pillow bicubic" if clean else "TensorFlow 1 bilinear without antialiasing"
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     net = _inception_net(weights or os.environ.get("ELEGAN_INCEPTION"), weights_folder(), device)
 
     def run(part: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        hidden, logits = net(prepare(part, clean).to(device))
+        hidden, logits = net(prepare(part, name).to(device))
         return hidden.cpu(), logits.softmax(1).cpu()
 
     def extract(images: np.ndarray) -> Extracted:
         hidden, probabilities = in_batches(run, images, PIXELS // SIDE**2, f"{name} features")
         return Extracted(hidden, None, probabilities)
 
-    about = f"FID network of 2015-12-05, {how} to {SIDE}x{SIDE}, (x - 128) / 128"
-    return Features(name, SHA256[:16], {}, net, about, extract)
+    return Features(name, SHA256[:16], {}, net, f"FID network of 2015-12-05, {WAYS[name].said}", extract)
 
 
 @lru_cache(maxsize=1)

@@ -6,15 +6,16 @@ torchvision in four ways: 1008 outputs instead of 1000; average pools that do no
 in the last block; other weights. The names of the layers are those of the weights file in common use, so that it
 loads without a translation (see `inception_weights.py`).
 
-Two input conventions are in use, and their scores do not compare:
+Several input conventions are in use, and their scores do not compare:
 
 - `tf1_resize`, the original graph's: bilinear without antialiasing and without half-pixel centres;
-- `clean_resize`, of Parmar+ 2022 (clean-fid): Pillow's antialiased bicubic filter on unrounded floats.
+- `clean_resize`, of Parmar+ 2022 (clean-fid): Pillow's antialiased bicubic filter, clipped, not rounded;
+- `torch_resize`, of pytorch-fid: bilinear without antialiasing, with half-pixel centres.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -216,9 +217,9 @@ def _taps(size: int, side: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def clean_resize(images: np.ndarray, side: int | tuple[int, int] = SIDE) -> Tensor:
-    """uint8 (N, H, W, C) -> float32 (N, C, side, side): Pillow's bicubic, antialiased, neither rounded nor clipped.
+    """uint8 (N, H, W, C) -> float32 (N, C, side, side): Pillow's bicubic, antialiased, not rounded.
 
-    Each channel goes through Pillow as floats, as in clean-fid; values may lie a little outside [0, 255].
+    Each channel goes through Pillow as floats and is clipped to [0, 255], as in clean-fid 0.1.35.
     """
     height, width = (side, side) if isinstance(side, int) else side
     count, _, _, channels = images.shape
@@ -227,7 +228,7 @@ def clean_resize(images: np.ndarray, side: int | tuple[int, int] = SIDE) -> Tens
         for c in range(channels):
             plane = Image.fromarray(np.ascontiguousarray(image[:, :, c], np.float32))
             picture[c] = np.asarray(plane.resize((width, height), Image.Resampling.BICUBIC))
-    return torch.from_numpy(out)
+    return torch.from_numpy(out).clamp_(0, 255)
 
 
 def over_white(images: np.ndarray) -> np.ndarray:
@@ -238,8 +239,32 @@ def over_white(images: np.ndarray) -> np.ndarray:
     return ((colour * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
 
 
-def prepare(images: np.ndarray, clean: bool = False) -> Tensor:
+def torch_resize(images: np.ndarray, side: int = SIDE) -> Tensor:
+    """uint8 (N, H, W, C) -> float32 (N, C, side, side) in [0, 255]: bilinear, without antialiasing.
+
+    Output pixel i is at (i + 1/2) size / side - 1/2; what is outside is the border's.
+    """
+    x = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))).float()
+    return F.interpolate(x, (side, side), mode="bilinear", align_corners=False)
+
+
+class Way(NamedTuple):
+    """How pictures become the network's input."""
+
+    resize: Callable[[np.ndarray], Tensor]
+    middle: float  # becomes 0
+    said: str
+
+
+WAYS = {
+    "inception": Way(tf1_resize, 128, "TensorFlow 1 bilinear to 299x299, (x - 128) / 128"),
+    "inception-clean": Way(clean_resize, 128, "Pillow bicubic to 299x299, (x - 128) / 128"),
+    "inception-pytorch": Way(torch_resize, 127.5, "torch bilinear to 299x299, (x - 127.5) / 127.5"),
+}
+
+
+def prepare(images: np.ndarray, way: str = "inception") -> Tensor:
     """uint8 (N, H, W, C) -> the network's input (N, 3, 299, 299); grey is repeated, RGBA is put on white."""
-    images = over_white(images)
-    x = (clean_resize if clean else tf1_resize)(images).sub_(128).div_(128)
+    resize, middle, _ = WAYS[way]
+    x = resize(over_white(images)).sub_(middle).div_(middle)
     return x.expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
