@@ -14,7 +14,7 @@ from benchmarks.evidence import __main__ as command
 from benchmarks.evidence import lab as lab_module
 from benchmarks.evidence import page
 from benchmarks.evidence.gate import Gate
-from benchmarks.evidence.gates import critics, labels, plain
+from benchmarks.evidence.gates import critics, labels, plain, small, techniques
 from benchmarks.evidence.lab import Lab
 from benchmarks.evidence.table import GATES
 
@@ -97,7 +97,7 @@ def test_a_measurement_is_not_repeated_and_stops_in_time(results, monkeypatch, c
     assert "half way" in capsys.readouterr().out
 
 
-def test_training_stops_goes_on_and_keeps_checkpoints(tmp_path, data):
+def test_training_stops_goes_on_and_keeps_checkpoints(tmp_path, data, monkeypatch):
     lab = Lab(3, False, tmp_path, deadline=0.0)  # the time is over after the first step
     settings: dict[str, Any] = {"data": data, "checkpoints": 2, "batch": 8, "train.device": "cpu"}
     with pytest.raises(lab_module.OutOfTime):
@@ -106,7 +106,8 @@ def test_training_stops_goes_on_and_keeps_checkpoints(tmp_path, data):
     run = lab.train("a", "tiny", 64, **settings)
     assert [seen for seen, _ in lab.models(run)][-2:] == [32, 64]
     assert lab.picture == tmp_path / "a-seed3" / "samples.png"
-    images, asked = lab.samples(run, 10)
+    monkeypatch.setattr(lab_module, "SAMPLES", 10)
+    images, asked = lab.samples(run)
     assert images.shape == (10, 12, 12, 1)
     assert asked is None
 
@@ -160,3 +161,26 @@ def test_few_pictures_are_the_same_in_every_class(tmp_path, monkeypatch):
     with np.load(first) as archive:
         assert np.bincount(archive["labels"]).tolist() == [10, 10, 10]
         assert archive["images"].shape == (30, 12, 12, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("broken", [False, True])
+def test_every_gate_runs_through(broken, tmp_path, monkeypatch):
+    """Each measurement from end to end, after a few steps and on few samples: the numbers mean nothing."""
+    monkeypatch.setattr(lab_module, "SAMPLES", 400)
+    monkeypatch.setattr(critics, "STEPS", 5)
+    monkeypatch.setattr(techniques, "STEPS", 5)
+    monkeypatch.setattr(small, "DETECTOR", 640)
+    train = Lab.train
+    monkeypatch.setattr(
+        Lab,
+        "train",
+        lambda self, name, preset, images, **options: train(
+            self, name, preset, 4_000 if options.get("checkpoints", 1) > 1 else 640, **options
+        ),
+    )
+    for row in GATES:
+        if row.broken or not broken:
+            found = row.function()(Lab(0, broken, tmp_path))
+            assert all(math.isfinite(float(value)) for value in found.values()), (row.name, found)
+            assert row.holds({key: float(value) for key, value in found.items()}) in (True, False)

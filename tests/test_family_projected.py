@@ -18,6 +18,7 @@ from elegan.families import projected
 from elegan.families.base import Batch, Clock, ImageSpec
 from elegan.judge import check_independent
 from elegan.metrics.evaluate import AUTO
+from elegan.metrics.features import load_features
 from elegan.networks.backbones import WEIGHTS, RandomMaps, load_backbone
 from elegan.training import run
 
@@ -220,6 +221,8 @@ def test_evaluate_and_scores_during_the_run_ask_first(data, tmp_path, monkeypatc
         elegan.train("projected-tiny", data, tmp_path / "a", steps=1, show=False, score_every=8, **settings)
     assert not (tmp_path / "a").exists()
     trained = elegan.train("projected-tiny", data, tmp_path / "b", steps=1, show=False, **settings)
-    with pytest.raises(UserError, match="cannot judge it"):
-        elegan.evaluate(trained, n=20)
+    for features in ("auto", "fashion", load_features("fashion")):
+        with pytest.raises(UserError, match="cannot judge it"):
+            elegan.evaluate(trained, n=20, features=features)
+    assert elegan.evaluate(trained, n=20, features="descriptors").protocol
     assert run.RunFolder(tmp_path / "b").exists

@@ -58,7 +58,7 @@ class Reader:
         assert test.labels is not None and real.probabilities is not None
         self.real = moments(real.features)
         self.spread = label_metrics.diversity(real.features, real.probabilities.argmax(1))
-        rows = np.sort(np.random.default_rng(0).choice(len(train), SAMPLES, replace=False))
+        rows = np.sort(np.random.default_rng(0).choice(len(train), len(test), replace=False))
         self.floor = frechet(moments(self.features(train.images[rows].transpose(0, 2, 3, 1)).features), self.real)
         kept = ~np.isin(test.labels, DROPPED)
         self.drop3 = frechet(moments(real.features[kept]), self.real)
@@ -136,9 +136,9 @@ class Lab:
             self.picture = folder / "samples.png"
         return Run(folder.path, "cpu")
 
-    def samples(self, run: Run, n: int = SAMPLES) -> tuple[np.ndarray, np.ndarray | None]:
-        """uint8 (n, H, W, C) from a run, and the labels (n,) that were asked for."""
-        drawn = run.sample(n, seed=1)
+    def samples(self, run: Run) -> tuple[np.ndarray, np.ndarray | None]:
+        """uint8 (SAMPLES, H, W, C) from a run, and the labels (SAMPLES,) that were asked for."""
+        drawn = run.sample(SAMPLES, seed=1)
         return drawn.images, drawn.labels
 
     def read(self, run: Run, data: str) -> Reading:
@@ -159,9 +159,9 @@ class Lab:
         """The model of the newest checkpoint, with all its networks."""
         return list(self.models(run))[-1][1]
 
-    def read_model(self, model: Family, data: str, n: int = SAMPLES) -> Reading:
-        """Draw from a model and read the samples."""
-        return reader(data)(*draw(model, Engine(torch.device("cpu"), "fp32"), n, seed=1))
+    def read_model(self, model: Family, data: str) -> Reading:
+        """Draw half as many from a model, one of several along a run, and read the samples."""
+        return reader(data)(*draw(model, Engine(torch.device("cpu"), "fp32"), SAMPLES // 2, seed=1))
 
 
 @contextlib.contextmanager

@@ -61,30 +61,27 @@ def evaluate(
     return score(images, train, test, sample_labels=labels, **options)
 
 
-def check_independent(config: Any, features: str, data: str) -> None:
+def check_independent(config: Any, features: Any, data: str) -> None:
     """UserError when a run's D has been trained on the very features that are to judge it: they would flatter it.
 
     `features` is as for `evaluate`, `data` the name of the data set. Files are compared by content.
     """
     from elegan.metrics.evaluate import AUTO
+    from elegan.metrics.features import SHIPPED, WEIGHTS, load_features
 
     seen = getattr(config.model, "features", None)
-    if not isinstance(features, str):
-        return  # a network in memory: the caller knows where it is from
-    judging = AUTO.get(data, "descriptors") if features == "auto" else features
-    if isinstance(seen, str) and _weights(seen) == _weights(judging):
+    if not isinstance(seen, str):
+        return
+    path = WEIGHTS / f"{seen}.safetensors" if seen in SHIPPED else Path(seen)
+    judging = load_features(
+        AUTO.get(data, "descriptors") if isinstance(features, str) and features == "auto" else features
+    )
+    checksum = judging.checksum  # the first digits of a file's SHA-256; none for what has no weights
+    if checksum and path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest().startswith(checksum):
         raise UserError(
             f"this run's D was trained on the features {seen!r}, so they cannot judge it; name others, such as "
             "--features descriptors or --features inception"
         )
-
-
-def _weights(features: str) -> str:
-    """What tells a feature set from another: the SHA-256 of its file where it has one, else its name."""
-    from elegan.metrics.features import SHIPPED, WEIGHTS
-
-    path = WEIGHTS / f"{features}.safetensors" if features in SHIPPED else Path(features.split(":", maxsplit=1)[0])
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else features
 
 
 def run_data(run: Any, data: str | os.PathLike[str] | None = None) -> tuple[Any, Any]:

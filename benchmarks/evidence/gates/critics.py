@@ -18,6 +18,7 @@ from elegan.adversarial.stabilizers import clip_weights, frozen
 from elegan.data import open_data
 from elegan.images import to_float
 
+STEPS = 8_000  # on points
 NARROW = {"G_widths": (64, 32, 16), "D_widths": (16, 32, 64)}
 
 
@@ -35,7 +36,7 @@ def wgan(lab: Lab) -> dict[str, Any]:
     rows, at, gaps, distances = run.stats, 0, [], []
     for images, model in lab.models(run):
         gaps.append(np.mean([row["gap"] for row in rows if at < row["images"] <= images]))
-        distances.append(lab.read_model(model, FASHION, 5_000).frechet)
+        distances.append(lab.read_model(model, FASHION).frechet)
         at = images
     largest = max(p.abs().max().item() for p in lab.model(run).parts.nets["D"].parameters())
     return {
@@ -145,7 +146,7 @@ def r3gan_points(lab: Lab) -> dict[str, Any]:
     G_adam, D_adam = (torch.optim.Adam(net.parameters(), 2e-4, (0.0, 0.99)) for net in (G, D))
     gamma = 0.0 if lab.broken else 0.02
     critic = lambda x: D(x).squeeze(1)  # noqa: E731
-    for _ in range(8_000):
+    for _ in range(STEPS):
         real, fake = points(256), G(torch.randn(256, 64)).detach()
         loss = game.D(critic(real), critic(fake))
         if gamma:
@@ -163,5 +164,5 @@ def r3gan_points(lab: Lab) -> dict[str, Any]:
     nearest = made.round().clamp(-2, 2)
     near = (made - nearest).norm(dim=1) <= 4 * 0.05
     counts = torch.unique(nearest[near], dim=0, return_counts=True)[1]
-    lab.trained.append("MLPs of 3 x 128 on 25 Gaussians, 8,000 steps of 256")
+    lab.trained.append(f"MLPs of 3 x 128 on 25 Gaussians, {STEPS:,} steps of 256")
     return {"modes": int((counts >= 20).sum()), "near": near.float().mean()}

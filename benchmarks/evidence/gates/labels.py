@@ -9,6 +9,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from scipy.stats import spearmanr
 
+from benchmarks.evidence import lab as lab_module
 from benchmarks.evidence.gates.plain import FASHION
 from benchmarks.evidence.lab import Lab, reader
 from elegan.images import to_uint8
@@ -63,8 +64,8 @@ def infogan(lab: Lab) -> dict[str, Any]:
     )  # fmt: skip
     model: Any = lab.model(run)
     features = reader("mnist").features
-    codes = np.arange(10_000) % 10
-    images = run.sample(10_000, labels=codes.tolist(), seed=1).images
+    codes = np.arange(lab_module.SAMPLES) % 10
+    images = run.sample(lab_module.SAMPLES, labels=codes.tolist(), seed=1).images
     seen = features(images)
     assert seen.probabilities is not None
     table = np.zeros((10, 10))

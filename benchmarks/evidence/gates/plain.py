@@ -127,9 +127,9 @@ def average(lab: Lab) -> dict[str, Any]:
     for i, (_, model) in enumerate(lab.models(dcgan_run(lab, shared=True)), 1):
         if lab.broken:
             model.parts.nets["G_ema"].load_state_dict(model.parts.nets["G"].state_dict())
-        ema = lab.read_model(model, FASHION, 5_000).frechet
+        ema = lab.read_model(model, FASHION).frechet
         model.parts.nets["G_ema"].load_state_dict(model.parts.nets["G"].state_dict())
-        raw = lab.read_model(model, FASHION, 5_000).frechet
+        raw = lab.read_model(model, FASHION).frechet
         better += ema < raw
         told |= {f"FCD_{i}": ema, f"FCD_{i}_raw": raw}
     return {"better_at": better} | told

@@ -13,6 +13,7 @@ from elegan.adversarial.augment import ada as ada_transform
 from elegan.data import open_data
 from elegan.images import to_float
 
+DETECTOR = 15_000  # pictures that the detector of leaks learns from
 NARROW = {"batch": 32, "G_width": 32, "G_widest": 128, "D_width": 32, "D_widest": 128, "r1": 0.01}
 
 
@@ -63,7 +64,7 @@ def leaks(samples: np.ndarray) -> dict[str, float]:
     torch.manual_seed(0)
     net = PlainClassifier(2)
     adam = torch.optim.Adam(net.parameters(), 2e-3)
-    plain = torch.from_numpy(train.images[:15_000])
+    plain = torch.from_numpy(train.images[:DETECTOR])
     y = torch.cat([torch.zeros(64), torch.ones(64)]).long()
     for rows in torch.randperm(len(plain)).split(64)[:-1]:
         x = to_float(plain[rows])
@@ -109,7 +110,7 @@ def projected(lab: Lab) -> dict[str, Any]:
     fault = {"features": "random"} if lab.broken else {}
     ours = lab.train("projected", "fashion-projected", seen, checkpoints=marks, D_width=32, **width, **fault)
     curves = {
-        name: [(images, lab.read_model(model, FASHION, 5_000).frechet) for images, model in lab.models(run)]
+        name: [(images, lab.read_model(model, FASHION).frechet) for images, model in lab.models(run)]
         for name, run in (("plain", plain), ("projected", ours))
     }
     best_at, best = min(curves["plain"], key=lambda point: point[1])

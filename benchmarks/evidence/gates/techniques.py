@@ -14,6 +14,7 @@ from elegan.adversarial.objectives import OBJECTIVES
 from elegan.adversarial.stabilizers import frozen
 from elegan.networks.minibatch import MinibatchDiscrimination
 
+STEPS = 4_000  # on points
 NARROW = {"batch": 64, "G_widths": (64, 32, 16), "D_widths": (16, 32, 64), "label_smoothing": 0.0}
 
 
@@ -34,7 +35,7 @@ def minibatch_ring(lab: Lab) -> dict[str, Any]:
         D = nn.Sequential(trunk, nn.LeakyReLU(0.2), look, head)
         game, one, zero = OBJECTIVES["nonsaturating"], torch.ones(128), torch.zeros(128)
         G_adam, D_adam = (torch.optim.Adam(net.parameters(), 1e-3, (0.5, 0.999)) for net in (G, D))
-        for _ in range(4_000):
+        for _ in range(STEPS):
             fake = G(torch.randn(128, 8)).detach()
             loss = game.D_real(D(ring(128)).squeeze(1), one) + game.D_fake(D(fake).squeeze(1), zero)
             D_adam.zero_grad()
@@ -53,7 +54,7 @@ def minibatch_ring(lab: Lab) -> dict[str, Any]:
         near = (made - at).norm(dim=1) < 0.2
         counts = torch.bincount((centre[near] % 8).long(), minlength=8)
         found |= {f"modes_{name}": int((counts >= 40).sum()), f"near_{name}": near.float().mean()}
-    lab.trained.append("MLPs of 64 units on a ring of 8 Gaussians, 4,000 steps of 128")
+    lab.trained.append(f"MLPs of 64 units on a ring of 8 Gaussians, {STEPS:,} steps of 128")
     return found
 
 
