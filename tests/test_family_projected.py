@@ -224,5 +224,6 @@ def test_evaluate_and_scores_during_the_run_ask_first(data, tmp_path, monkeypatc
     for features in ("auto", "fashion", load_features("fashion")):
         with pytest.raises(UserError, match="cannot judge it"):
             elegan.evaluate(trained, n=20, features=features)
-    assert elegan.evaluate(trained, n=20, features="descriptors").protocol
+    with pytest.raises(UserError, match="too few"):  # this small data set is: the judge was let in
+        elegan.evaluate(trained, n=20, features="descriptors")
     assert run.RunFolder(tmp_path / "b").exists
