@@ -22,11 +22,12 @@ if TYPE_CHECKING:
     from elegan.reports.render import Page
     from elegan.training.run import train
     from elegan.training.trained import Run, Samples, load
+    from elegan.tuning.search import tune
 
 __version__ = "0.1.0"
 __all__ = [
     "Comparison", "Dataset", "Page", "Run", "Samples", "UserError", "compare", "evaluate", "inspect_data", "load",
-    "open_data", "report", "train",
+    "open_data", "report", "train", "tune",
 ]  # fmt: skip
 
 _HOMES = {
@@ -43,6 +44,7 @@ _HOMES = {
     "load": "elegan.training.trained",
     "open_data": "elegan.data",
     "train": "elegan.training.run",
+    "tune": "elegan.tuning.search",
 }
 
 

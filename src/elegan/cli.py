@@ -247,6 +247,72 @@ def compare(
         print(f"\n{made.page} written to {out}")
 
 
+@app.command(
+    epilog="Example:  elegan tune --preset fashion --budget 3m --trials 20 --search G_lr=1e-4..1e-3:log "
+    "--search batch=32,64,128 --search upsampling=all --out tunes/first"
+)
+def tune(
+    preset: Annotated[str | None, typer.Option(help="Recipe to start from; default: fashion.")] = None,
+    data: DataOption = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the search; the same one again goes on.")] = None,
+    search: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=RANGE",
+            help="What to vary: G_lr=1e-4..1e-3:log, batch=32..128:32, upsampling=deconv,bilinear or =all. Repeatable. "
+            "Default: learning rates, batch and weight average, around the recipe's own.",
+        ),
+    ] = None,
+    trials: Annotated[int | None, typer.Option(help="How many trials in all; default: 20.")] = None,
+    budget: Annotated[str | None, typer.Option(help="Time of each trial: 90s, 3m; default: 3m.")] = None,
+    images: Annotated[int | None, typer.Option(min=1, help="Instead: real images that each trial sees.")] = None,
+    epochs: Annotated[float | None, typer.Option(min=0.0, help="Instead: passes over the data.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Instead: training steps.")] = None,
+    equal: Annotated[
+        str | None,
+        typer.Option(
+            help="time (default): each trial is timed by itself; images: the budget is turned into images once."
+        ),
+    ] = None,
+    score: Annotated[str | None, typer.Option(help="What to search by; default: frechet.")] = None,
+    features: Annotated[str | None, typer.Option(help="Features of the score, a name or a .safetensors.")] = None,
+    samples: Annotated[int | None, typer.Option(help="Samples a score is made of; default: 5000.")] = None,
+    prune: Annotated[str | None, typer.Option(help="Give up early: median (default), hyperband or none.")] = None,
+    seeds: Annotated[int | None, typer.Option(help="Runs of each trial, with different seeds; default: 1.")] = None,
+    count: Annotated[str | None, typer.Option(help="Of several seeds the mean (default) or the worst counts.")] = None,
+    workers: Annotated[int, typer.Option(help="Processes that share the work and the machine.")] = 1,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of the search and of the first run of each trial.")] = None,
+    device: Annotated[Device | None, typer.Option(help="Where to train; default: auto.")] = None,
+    precision: Annotated[Precision | None, typer.Option(help="auto takes bf16 where it is faster.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting that stays fixed. Repeatable.")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="Settings from a YAML, TOML or JSON file.")] = None,
+    show: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Only print the state of the search in this folder.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Search for better settings: many equal trials, scored on training images held out of them."""
+    from elegan.config import parse_set
+    from elegan.tuning.results import show as show_search
+
+    if show is not None:
+        _print(show_search(show), as_json)
+        return
+    from elegan.tuning.search import run_search
+
+    length = {"budget": budget, "images": images, "epochs": epochs, "steps": steps}
+    given = {"search": search, "trials": trials, "equal": equal, "score": score, "features": features}
+    given |= {"samples": samples, "prune": prune, "seeds": seeds, "count": count}
+    options: dict[str, Any] = {"seed": seed, "config": config, "settings": parse_set(settings or [])}
+    options |= {"device": device.value if device else None, "precision": precision.value if precision else None}
+    with _interrupts():
+        found = run_search(preset, data, out, given, length, options, workers, show=not as_json)
+    if as_json:
+        _print(found, True)
+
+
 @app.command()
 def info(run: RunArgument, as_json: JsonOption = False) -> None:
     """What a run is, how far it got, and its latest numbers."""
