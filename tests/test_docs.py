@@ -18,6 +18,7 @@ from elegan import families
 from elegan.cli import app
 from elegan.config import parse_set
 from elegan.training.run import configure
+from elegan.tuning.space import parse_space
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -68,6 +69,8 @@ def test_commands_parse(line: str) -> None:
         settings = parse_set(values.get("settings") or [])
         named = {key: values.get(key) for key in ("seed", "init")}
         configure(values.get("preset"), values.get("data"), settings=settings, **named)
+    elif verb == "tune" and values.get("search"):
+        parse_space(values["search"], configure(values.get("preset"), values.get("data")))
     elif verb == "presets" and values.get("name"):
         families.preset(values["name"])
 

@@ -107,6 +107,8 @@ class RunConfig(Section):
     """The recipe that the settings started from."""
     family: str
     """The file in `families/` whose model is trained."""
+    derived: tuple[str, ...] = ()
+    """What was decided from the data where no preset was named, and why: sentences, not settings."""
     data: DataConfig
     train: TrainConfig
     model: SerializeAsAny[BaseModel]

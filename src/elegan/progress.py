@@ -44,6 +44,7 @@ def plan_text(p: Planned, folder: Path) -> str:
         [
             f"  recipe     {p.preset} (family {p.family})",
             f"  data       {p.data}",
+            *(f"  {'' if i else 'derived':<10} {reason}" for i, reason in enumerate(p.derived)),
             f"  device     {p.device}, {p.precision}",
             f"  networks   {parameters} parameters, batch {p.batch}",
             f"  length     {p.images:,} images{going}, {1000 * p.step_seconds:.0f} ms a step",

@@ -8,26 +8,28 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from elegan.data.survey import Survey
+from elegan import families
+from elegan.config import DataConfig, RunConfig, TrainConfig, build, find_key
+from elegan.data.survey import Survey, can_survey, survey
 from elegan.errors import UserError
 
 SIDE = 64  # of square pictures; others have about as many pixels
 GRID = 8  # sides are multiples of it
 FEWEST = 50  # different pictures, below which there is nothing to learn but these
-FEW = 1_000  # pictures, below which D would learn them by heart
+FEW, SMALL = 1_000, 5_000  # pictures, below which batches are small, and D sees disturbed ones
 PASSES = 300  # over the data that a short run makes
 SHORTEST = 100_000  # images of a run
 NOT_SQUARE = 1.15  # the longer side over the shorter
 ALIKE = 0.7  # of the pictures must have about the same shape for it to be kept
 IN_A_CLASS = 10  # pictures that most classes should have
 MOSTLY = 0.5
-LARGE = 48  # sides from which on the recipe for 64x64 is taken
+LARGE, LARGE_PRESET = 48, "garments"  # sides from which on the default recipe's settings for 64x64 are taken
 
 
 @dataclass
@@ -39,10 +41,11 @@ class Derived:
     reasons: list[str] = field(default_factory=list)
 
 
-def derive(found: Survey, asked: Mapping[str, Any]) -> Derived:
+def derive(found: Survey, asked: Mapping[str, Any], fields: Collection[str] = (), longest: int = 600_000) -> Derived:
     """The settings for these pictures. `asked` has what the user set, `{"data.size": (32, 32)}`: it stays.
 
-    Raises UserError for pictures that no GAN learns anything from.
+    `fields` are the settings that the recipe's model has, `longest` its own length in images. Raises UserError
+    for pictures that no GAN learns anything from.
     """
     check_hopeless(found)
     out = Derived(reasons=[headline(found)])
@@ -67,17 +70,37 @@ def derive(found: Survey, asked: Mapping[str, Any]) -> Derived:
     decide("data.mirror", mirror, why)
 
     sides = (size, size) if isinstance(size, int) else size
+    if min(sides) >= LARGE:
+        out.preset = LARGE_PRESET
+        out.reasons.append(f"recipe {LARGE_PRESET}: the default one for 64x64")
     if found.count < FEW:
-        out.preset = "small-ada"
-        out.reasons.append(
-            f"recipe small-ada: D sees disturbed pictures, since it would know {found.count:,} by heart"
-        )
-    elif min(sides) >= LARGE:
-        out.preset = "garments"
-        out.reasons.append("recipe garments: the default one at 64x64")
-    length = max(SHORTEST, PASSES * found.count)
-    decide("train.images", length, f"{length:,} images long: each picture about {length / found.count:,.0f} times")
+        decide("model.batch", 32, f"batch 32: so that {found.count:,} pictures make more steps")
+    if found.count < SMALL and "augment" in fields:
+        decide("model.augment", "diffaugment", f"D sees disturbed pictures (DiffAugment): {found.count:,} are few")
+    length = min(max(SHORTEST, PASSES * found.count), longest)
+    times = f"{length / found.count:,.0f} times" if length >= 2 * found.count else "once or less"
+    decide("train.images", length, f"{length:,} images if no length is given: each picture about {times}")
     return out
+
+
+def derive_from_data(asked: RunConfig, overrides: Sequence[Mapping[str, Any]]) -> RunConfig:
+    """A configuration with what follows from its data: pictures of the user's own, for which no preset was named.
+
+    `asked` is the default recipe with what the user set, and `overrides` are those settings.
+    """
+    if not can_survey(asked.data.source):
+        return asked
+    classes: dict[str, Any] = {"data": DataConfig, "train": TrainConfig, "model": type(asked.model)}
+    keys = [".".join(find_key(str(key), classes)) for layer in overrides for key in layer]
+    set_by_user = {key: getattr(getattr(asked, key.split(".")[0]), key.split(".")[1]) for key in keys}
+    longest = families.preset(asked.preset)[1].images
+    found = derive(survey(asked.data.source), set_by_user, type(asked.model).model_fields, longest)
+    family, preset = families.preset(found.preset or asked.preset)
+    assert family == asked.family, "one recipe, for small and for large pictures"
+    start = {"source": asked.data.source} | preset.data_settings
+    name, layers = found.preset or asked.preset, [found.settings, *overrides]
+    config = build(name, family, preset.config, data=start, overrides=layers)
+    return config.model_copy(update={"derived": tuple(found.reasons)})
 
 
 def check_hopeless(found: Survey) -> None:
@@ -159,12 +182,10 @@ def choose_channels(found: Survey) -> tuple[int, str]:
 
 def choose_mirror(found: Survey) -> tuple[bool, str]:
     """Whether pictures may be flipped: colour photographs, but nothing that may be read."""
-    if found.classes and all(re.fullmatch(r"\W*(\d+|\w)\W*", name) for name in found.classes):
+    if found.classes and all(re.fullmatch(r"[\W_]*(\d+|[^\W_])[\W_]*", name) for name in found.classes):
         return False, "not mirrored: classes that are called by figures or letters may show them"
     if found.coloured < MOSTLY:
         return False, "not mirrored: grey pictures may be text, figures or scans (--set mirror=true flips them)"
     if found.flat > MOSTLY:
         return False, "not mirrored: mostly two tones, as drawings and text are (--set mirror=true flips them)"
     return True, "mirrored at random: photos look as natural the other way round (--set mirror=false if not)"
-
-

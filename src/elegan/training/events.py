@@ -23,6 +23,7 @@ class Planned:
     step_seconds: float
     seconds: float
     memory: int  # bytes, predicted peak
+    derived: tuple[str, ...] = ()  # what was decided from the data, and why
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from elegan.errors import UserError
 from elegan.families.base import ImageSpec
 from elegan.judge import check_independent
 from elegan.training import checkpoint
+from elegan.training.derive import derive_from_data
 from elegan.training.engine import Engine, check_precision, describe_device, peak_memory, pick_device
 from elegan.training.events import Event, Finished, Grid, Planned, Scores, Step, Stopped, Warned
 from elegan.training.feed import Feed
@@ -58,8 +59,9 @@ def configure(
     """
     content = dict(config) if isinstance(config, Mapping) else read_file(Path(config)) if config else {}
     preset = preset or content.pop("preset", None)
-    for key in ("preset", "version"):
+    for key in ("preset", "version", "derived"):
         content.pop(key, None)
+    own = preset is None and base is None and "family" not in content
     if preset is None and base is not None:
         preset, family, model = base.preset, base.family, base.model
         start = {"data": base.data.model_dump(), "train": base.train.model_dump(exclude={"images", "budget"})}
@@ -74,7 +76,9 @@ def configure(
     named = {"data.source": data, "train.seed": seed, "train.device": device, "train.precision": precision}
     named["train.init"] = init
     texts = {key: str(value) for key, value in named.items() if value is not None}
-    return build(preset, family, model, **start, overrides=[flatten(content), settings or {}, texts])
+    overrides = [flatten(content), settings or {}, texts]
+    asked = build(preset, family, model, **start, overrides=overrides)
+    return derive_from_data(asked, overrides) if own else asked
 
 
 def prepare(out: str | os.PathLike[str] | None, *args: Any, **options: Any) -> tuple[RunFolder, RunConfig]:
@@ -162,7 +166,7 @@ def _start(config: RunConfig, folder: RunFolder, length: dict, stop: Callable[[]
         folder.create(config, describe_data(dataset), dataset.sheet(n=80))
     if at.images < config.train.images:
         folder.append(sitting(at.images, engine.device), "sittings.jsonl")
-        yield Planned(**(vars(planned) | {"data": str(dataset)}))
+        yield Planned(**(vars(planned) | {"data": str(dataset), "derived": config.derived}))
 
     score = None
     if config.train.score_every:
@@ -273,7 +277,7 @@ def merge(old: RunConfig, new: RunConfig, folder: RunFolder) -> RunConfig:
         listed = ", ".join(f"{key}: {a!r} there, {b!r} asked" for key, (a, b) in list(fixed.items())[:4])
         more = f" and {len(fixed) - 4} more" if len(fixed) > 4 else ""
         raise UserError(f"{folder.path}: holds a run of another configuration ({listed}{more}); choose another --out")
-    return new.model_copy(update={"preset": old.preset})
+    return new.model_copy(update={"preset": old.preset, "derived": old.derived})
 
 
 def train(

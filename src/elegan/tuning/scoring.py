@@ -18,9 +18,9 @@ CHOOSING = {"fashion-mnist": "fashion-tuning"}
 
 def lower_is_better(score: str) -> bool:
     """Whether a score is a distance. UserError for what is no score, or has no better side."""
-    from elegan.metrics.scores import ROWS
+    from elegan.metrics.tables import ROWS
 
-    sides = {row[0]: row[3] for row in ROWS if row[3] in ("lower", "higher")}
+    sides = {row[0]: row[3] for row in ROWS if row and row[3] in ("lower", "higher")}
     if score not in sides:
         raise UserError(f"--score {score}: is not a number to search by{nearest(score, sides)}")
     return sides[score] == "lower"
@@ -41,7 +41,8 @@ class Scorer:
     """The judge of all trials of one process. Raises UserError when this data or these features have no such score."""
 
     def __init__(self, base: RunConfig, score: str, features: str, samples: int) -> None:
-        from elegan.metrics.evaluate import SMALLEST, Judge
+        from elegan.metrics.evaluate import Judge
+        from elegan.metrics.inputs import SMALLEST
         from elegan.training.run import open_split
 
         lower_is_better(score)
@@ -57,17 +58,16 @@ class Scorer:
         self.score, self.samples = score, samples
         self.protocol = (
             f"{samples:,} samples against {min(samples, len(held_out)):,} held-out training images, "
-            f"features {self.judge.features.name}"
+            f"features {self.judge.features}"
         )
         self.note = ""
-        if self.judge.features.net is not None and features == "auto":
+        if self.judge.features.classes and features == "auto":
             self.note = (
-                f"`elegan evaluate` reports with the same features ({self.judge.features.name}) that choose here; "
-                "--features FILE keeps the two apart"
+                "`elegan evaluate` reports with the same features that choose here; --features FILE keeps the two apart"
             )
         value = getattr(self.judge.floor(samples), score)
         if value is None:
-            raise UserError(f"--score {score}: this data and the features {self.judge.features.name!r} do not give it")
+            raise UserError(f"--score {score}: this data with features {self.judge.features} does not give it")
         self.floor = float(value)
 
     def __call__(self, run: Any) -> dict[str, Any]:

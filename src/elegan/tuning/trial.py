@@ -7,6 +7,7 @@ A trial that was killed goes on the same way, from the last checkpoint that its 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -20,7 +21,7 @@ from typing import Any
 from elegan.config import RunConfig
 from elegan.errors import UserError
 from elegan.images import write_bytes
-from elegan.training.events import Planned, Step, Stopped
+from elegan.training.events import Planned, Saved, Step, Stopped
 from elegan.training.folder import RunFolder
 from elegan.training.run import events
 from elegan.tuning.folder import Terms
@@ -129,7 +130,7 @@ def speed_key(config: RunConfig) -> str:
 
     A learning rate does not change the time of a step; a width, a choice, or a penalty that is switched off does.
     """
-    content = {"model": config.model.model_dump(mode="json"), "precision": config.train.precision}
+    content: dict[str, Any] = {"model": config.model.model_dump(mode="json"), "precision": config.train.precision}
     content["mirror"] = config.data.mirror
 
     def shape(value: Any) -> Any:
@@ -161,14 +162,18 @@ def train_to(
         return
     goal, reached = math.inf, [False]
     try:
-        for event in events(config, run, {} if run.exists else length, stop=lambda: reached[0] or stop()):
-            if isinstance(event, Planned):
-                goal = share * event.images
-                planned(event.images)
-            elif isinstance(event, Step) and share < 1:
-                reached[0] = event.images >= goal
-            elif isinstance(event, Stopped) and not reached[0]:
-                raise Paused
+        stream: Any = events(config, run, {} if run.exists else length, stop=lambda: reached[0] or stop())
+        with contextlib.closing(stream):
+            for event in stream:
+                if isinstance(event, Planned):
+                    goal = share * event.images
+                    planned(event.images)
+                elif isinstance(event, Step) and share < 1:
+                    reached[0] = event.images >= goal
+                elif isinstance(event, Saved) and reached[0]:
+                    return  # what would follow now are the pictures of a run that ends
+                elif isinstance(event, Stopped):
+                    raise Paused
     except UserError as error:
         if any(word in str(error) for word in PARAMETERS_AT_FAULT):
             raise Failed(str(error).removeprefix(f"{run.path}: ")) from None
