@@ -119,7 +119,8 @@ def begin(
     was = folder.config() if folder is not None and folder.exists else None
     asked = configure(preset, data, **options, base=was[1] if was else None)
     train = {"images": 0, "budget": None, "score_every": 0, "grids": 1, "keep": 1}
-    lengths = check_length(length) or check_length({"images": asked.train.images or None, "budget": asked.train.budget})
+    set_images = None if asked.derived else asked.train.images or None  # what follows from the data is a whole run's
+    lengths = check_length(length) or check_length({"images": set_images, "budget": asked.train.budget})
     base = asked.model_copy(update={"train": asked.train.model_copy(update=train)})
     if folder is None:
         folder = SearchFolder(Path("tunes") / f"{base.preset}-{Path(base.data.source).stem}")
@@ -242,6 +243,7 @@ def _take(
             claim = folder.claim(frozen.number)
             if claim is None:
                 continue
+            study.sampler = _sampler(terms, frozen.number)
             handle = optuna.trial.Trial(study, frozen._trial_id)
             tries = frozen.user_attrs.get("attempts", 0)
             if tries >= ATTEMPTS:
@@ -284,8 +286,10 @@ def _run(folder: SearchFolder, study: Any, handle: Any, scorer: Any, stop: Calla
             raise Failed(str(error)) from None
         trial = Trial(handle, config, folder.trial(handle.number), terms, scorer, stop, lambda t: say(f"{title} {t}"))
         value = trial.run()
-    except Paused:
+    except (Paused, KeyboardInterrupt, UserError) as stopped:  # the process lives: this was no attempt
         handle.set_user_attr("attempts", handle.user_attrs["attempts"] - 1)
+        if not isinstance(stopped, Paused):
+            raise
         say(f"{title} stopped and saved; the same command goes on")
         return
     except Pruned as why:

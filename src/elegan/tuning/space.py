@@ -258,4 +258,5 @@ def with_values(base: RunConfig, values: Mapping[str, Any]) -> RunConfig:
     from elegan.config import build
 
     parts = {"data": base.data.model_dump(), "train": base.train.model_dump()}
-    return build(base.preset, base.family, base.model, **parts, overrides=values)
+    config = build(base.preset, base.family, base.model, **parts, overrides=values)
+    return config.model_copy(update={"derived": base.derived})
