@@ -2,11 +2,11 @@
 
     python scripts/train_features.py fashion    # src/elegan/metrics/weights/fashion.safetensors (shipped)
     python scripts/train_features.py digits     # src/elegan/metrics/weights/digits.safetensors  (shipped)
-    python scripts/train_features.py tuning     # benchmarks/tuning/fashion_tuning.safetensors   (model search)
+    python scripts/train_features.py tuning     # .../weights/fashion-tuning.safetensors, for model search
 
 Training sees the train split without its last 5,000 images; those are the validation split that settings are
 chosen by. The test split is scored once, after training, for the card. Load any of them with
-`elegan.metrics.load_features("fashion")` or `load_features("benchmarks/tuning/fashion_tuning.safetensors")`.
+`elegan.metrics.load_features("fashion")` or `load_features("fashion-tuning")`.
 
 No label smoothing and no mixing of images: both pull the features of a class into one tight cluster, and a
 distance in such features no longer sees variety inside a class.
@@ -44,7 +44,7 @@ JOBS = {
         "src/elegan/metrics/weights/fashion.safetensors",
     ),
     "digits": ("mnist", "residual", 7_042, 8, False, "src/elegan/metrics/weights/digits.safetensors"),
-    "tuning": ("fashion-mnist", "plain", 1_963, 10, True, "benchmarks/tuning/fashion_tuning.safetensors"),
+    "tuning": ("fashion-mnist", "plain", 1_963, 10, True, "src/elegan/metrics/weights/fashion-tuning.safetensors"),
 }
 
 

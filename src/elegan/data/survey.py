@@ -27,8 +27,9 @@ LOOKED_AT, DECODED = 1_000, 120
 SIDE = 96  # of the small pictures that are looked at closely
 COLOURED = 4.0  # mean distance of the channels, of 255, from which on a picture is not grey
 SEE_THROUGH = 0.005  # share of pixels that are transparent, from which on alpha is used
-FLAT = 0.8  # share of the pixels in two narrow bands of lightness: ink on paper, a drawing on a ground
-BANDS = 16
+#: Text and figures: most pixels in two of 16 bands of lightness, and many steps between dark and light. (Measured:
+#: MNIST 0.90 and 0.13, printed text 0.60 and 0.58 to 0.83 and 0.22, drawn garments 0.87 and 0.04.)
+FLAT, BUSY, BANDS = 0.55, 0.1, 16
 
 
 @dataclass
@@ -48,8 +49,8 @@ class Survey:
     """Share of the decoded pictures that are not grey, whatever their mode."""
     see_through: float = 0.0
     """Share of the pictures seen that have transparent pixels."""
-    flat: float = 0.0
-    """Share of the decoded pictures whose pixels nearly all lie in two bands of lightness."""
+    written: float = 0.0
+    """Share of the decoded pictures that look like text or figures: two tones, and many edges between them."""
     classes: dict[str, int] = field(default_factory=dict)
     """Class name -> pictures; empty when unlabelled."""
     where_labels: str = ""
@@ -142,20 +143,27 @@ def _small(listing: Listing, item: Item) -> Image.Image | None:
 
 
 def _look_closely(found: Survey, pictures: list[Image.Image]) -> None:
-    """Colour, transparency and flatness."""
+    """Colour, transparency, and whether they look like text."""
     if not pictures:
         return
-    coloured = see_through = flat = 0
+    coloured = see_through = written = 0
     for picture in pictures:
         rgba = np.asarray(picture.convert("RGBA"), np.float32)  # (H, W, 4)
         visible = rgba[..., 3] > 127
         colour = rgba[..., :3][visible] if visible.any() else rgba[..., :3].reshape(-1, 3)
         coloured += float((colour.max(1) - colour.min(1)).mean()) > COLOURED
         see_through += float((rgba[..., 3] < 250).mean()) > SEE_THROUGH
-        bands = np.bincount((colour.mean(1) * BANDS / 256).astype(int), minlength=BANDS) / len(colour)
-        flat += float(np.sort(bands)[-2:].sum()) > FLAT
+        written += _looks_written(rgba[..., :3].mean(2))
     found.coloured, found.see_through = coloured / len(pictures), see_through / len(pictures)
-    found.flat = flat / len(pictures)
+    found.written = written / len(pictures)
+
+
+def _looks_written(light: np.ndarray) -> bool:
+    """Whether lightness (H, W), 0 to 255, is that of text or figures."""
+    bands = np.bincount((light * BANDS / 256).astype(int).ravel(), minlength=BANDS) / light.size
+    dark = light < np.quantile(light, (0.02, 0.98)).mean()
+    steps = np.mean(dark[:, 1:] != dark[:, :-1]) + np.mean(dark[1:] != dark[:-1])
+    return bool(np.sort(bands)[-2:].sum() > FLAT and steps > BUSY)
 
 
 def size_counts(found: Survey) -> Counter[tuple[int, int]]:

@@ -5,6 +5,8 @@ A *feature set* is one of
 - `fashion`, `digits`: small classifiers trained by this project (`scripts/train_features.py`) and shipped in
   `weights/`, each with a card. Features are the penultimate activations (after the global average),
   probabilities come from the last layer. They take 28x28 grey images and nothing else;
+- `fashion-tuning`: a classifier of another design for Fashion-MNIST, to choose settings by (`elegan tune`), so that
+  `fashion` reports what it had no part in;
 - a path to another `.safetensors` file written by that script;
 - `inception`, `inception-clean`, `inception-pytorch`: the network of published FIDs, in the input conventions of the
   original code, clean-fid and pytorch-fid (`inception.py`); its weights are the user's to bring or to let be
@@ -38,7 +40,7 @@ from elegan.metrics import store
 if TYPE_CHECKING:
     import torch
 
-SHIPPED = ("fashion", "digits")
+SHIPPED = ("fashion", "digits", "fashion-tuning")
 WEIGHT_FREE = ("pixels", "descriptors")
 INCEPTION = ("inception", "inception-clean", "inception-pytorch")
 NAMES = SHIPPED + INCEPTION + WEIGHT_FREE

@@ -186,6 +186,6 @@ def choose_mirror(found: Survey) -> tuple[bool, str]:
         return False, "not mirrored: classes that are called by figures or letters may show them"
     if found.coloured < MOSTLY:
         return False, "not mirrored: grey pictures may be text, figures or scans (--set mirror=true flips them)"
-    if found.flat > MOSTLY:
-        return False, "not mirrored: mostly two tones, as drawings and text are (--set mirror=true flips them)"
+    if found.written > MOSTLY:
+        return False, "not mirrored: two tones and many edges, as text and figures have (--set mirror=true flips them)"
     return True, "mirrored at random: photos look as natural the other way round (--set mirror=false if not)"
