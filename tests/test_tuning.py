@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import signal
 import subprocess
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -18,6 +20,7 @@ from elegan.training.run import configure
 from elegan.tuning import search as search_module
 from elegan.tuning import trial as trial_module
 from elegan.tuning.folder import SearchFolder
+from elegan.tuning.plots import explained, importances
 from elegan.tuning.results import Search
 from elegan.tuning.search import _take, own_values
 from elegan.tuning.space import default_space, parse_space, with_values
@@ -157,8 +160,6 @@ def test_a_search_ends_with_the_best_settings_that_train_takes(blobs, tmp_path, 
 
 
 def test_trials_learn_and_are_scored_on_different_training_images(blobs, tmp_path, monkeypatch):
-    import numpy as np
-
     from elegan.data.inspect import pixel_keys
     from elegan.metrics.evaluate import Judge
 
@@ -234,6 +235,27 @@ def test_the_worse_half_is_given_up_early(blobs, tmp_path, untrained):
     assert all(len(t.reached) < 4 for t in pruned)
     assert min(t.values["G_lr"] for t in pruned) > found.best.values["G_lr"]
     assert not any(t.outcome == "pruned" for t in tune(blobs, tmp_path / "n", trials=16, prune="none").trials)
+
+
+def test_what_mattered_is_what_the_score_follows(blobs, tmp_path, monkeypatch):
+    def score(config: Any, share: float, seed: int) -> float:
+        far = abs(math.log(config.model.G_lr / 1e-3)) + 0.1 * abs(math.log(config.model.D_lr / 1e-3))
+        return (3 - 2 * share) * (1 + far + 2 * (config.model.upsampling == "deconv"))
+
+    monkeypatch.setattr(trial_module.Trial, "_score_at", scores_of(score))
+    space = ["D_lr=1e-4..1e-2:log", "G_lr=1e-4..1e-2:log", "batch=8,16", "upsampling=deconv,bilinear"]
+    found = tune(blobs, tmp_path / "s", search=space, trials=24)
+    shares = importances(found)
+    assert set(list(shares)[:2]) == {"G_lr", "upsampling"}
+    assert max(shares["D_lr"], shares["batch"]) < min(shares["G_lr"], shares["upsampling"])
+    assert importances(tune(blobs, tmp_path / "few", search=space, trials=3)) == {}
+
+
+def test_noise_explains_nothing():
+    rng = np.random.default_rng(0)
+    y = rng.random(40)
+    assert explained((rng.integers(0, 3, (40, 1)) == rng.integers(0, 3, 40)).astype(float), y) < 0.2
+    assert explained((y[:, None] // 0.2 == y[None] // 0.2).astype(float), y) > 0.7
 
 
 @pytest.mark.parametrize(("count", "expected"), [("mean", 1.0), ("worst", 2.0)])
@@ -351,7 +373,8 @@ def test_a_trial_belongs_to_one_process(blobs, tmp_path, untrained):
 
 # As its user runs it
 
-ARGUMENTS = ("--preset", "sngan-tiny", "--steps", 24, "--samples", 100, "--search", "G_lr=1e-4..1e-2:log")
+QUICK = ("--preset", "sngan-tiny", "--budget", "0.4s", "--precision", "fp32", "--samples", 100)
+ARGUMENTS = (*QUICK, "--search", "G_lr=1e-4..1e-2:log")
 
 
 def test_killed_and_run_again(blobs, tmp_path):
@@ -368,21 +391,21 @@ def test_killed_and_run_again(blobs, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "trial 0 of" not in done.stdout, "a trial that is done is not run again"
     assert "trial 1 of 3" in done.stdout
-    found = json.loads(run_elegan("tune", "--show", tmp_path / "s", "--json").stdout)
-    assert [t["number"] for t in found["results"]] == [0, 1, 2]
-    assert {t["outcome"] for t in found["results"]} <= {"done", "pruned"}
+    found = Search(tmp_path / "s")
+    assert [t.number for t in found.trials] == [0, 1, 2]
+    assert {t.outcome for t in found.trials} <= {"done", "pruned"}
 
 
 def test_two_workers_share_one_search(blobs, tmp_path):
     done = run_elegan(
-        "tune", "--data", blobs, *ARGUMENTS, "--trials", 4, "--workers", 2, "--prune", "none", "--out", tmp_path / "s"
+        "tune", "--data", blobs, *ARGUMENTS, "--trials", 3, "--workers", 2, "--prune", "none", "--out", tmp_path / "s"
     )
     assert done.returncode == 0, done.stderr
     found = Search(tmp_path / "s")
-    assert [t.number for t in found.trials] == [0, 1, 2, 3]
-    assert [t.outcome for t in found.trials] == ["done"] * 4
-    assert len({t.values["G_lr"] for t in found.trials}) == 4
-    assert all(f"trial {i} done" in done.stdout for i in range(4))
+    assert [t.number for t in found.trials] == [0, 1, 2]
+    assert [t.outcome for t in found.trials] == ["done"] * 3
+    assert len({t.values["G_lr"] for t in found.trials}) == 3
+    assert all(f"trial {i} done" in done.stdout for i in range(3))
 
 
 @pytest.mark.parametrize(
@@ -415,6 +438,21 @@ def test_mistakes_leave_nothing_behind(blobs, tmp_path, monkeypatch, capsys, arg
     assert words in error
     assert error.count("\n") == 1
     assert not (tmp_path / "s").exists()
+
+
+def test_the_state_of_a_search_is_shown_without_touching_it(blobs, tmp_path, monkeypatch, capsys, untrained):
+    from elegan import cli
+
+    tune(blobs, tmp_path / "s", trials=2)
+    before = {p.name for p in (tmp_path / "s").iterdir()}
+    monkeypatch.setattr("sys.argv", ["elegan", "tune", "--show", str(tmp_path / "s"), "--json"])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    assert not caught.value.code
+    shown = json.loads(capsys.readouterr().out)
+    assert [t["number"] for t in shown["results"]] == [0, 1]
+    assert shown["best"] == Search(tmp_path / "s").best.number
+    assert {p.name for p in (tmp_path / "s").iterdir()} == before
 
 
 def test_other_folders_are_left_alone(blobs, tmp_path):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import math
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,28 +14,59 @@ from elegan.images import write_bytes
 from elegan.tuning.space import Dimension, text
 
 if TYPE_CHECKING:
-    from elegan.tuning.results import Search
+    from elegan.tuning.results import Search, TrialResult
 
 BLUE, ORANGE, GREY = "#3b6fb6", "#d1603d", "#9a9a9a"
-ENOUGH = 8  # trials done, before shares of importance mean anything
+ENOUGH = 8  # trials, before it means anything which setting mattered
 COLUMNS = 3
+BANDWIDTH = 0.1  # of a setting's range: trials nearer than this predict each other
 
 
 def importances(search: Search) -> dict[str, float]:
-    """The share of each setting in what told good trials from bad, largest first; nothing below `ENOUGH` trials.
+    """How much of the trials' order each setting alone explains, 0 to 1, largest first; nothing below `ENOUGH` trials.
 
-    PED-ANOVA (Watanabe+ 2023, arXiv:2304.10255): the divergence of the best trials' marginal from all trials'.
+    The order has the trials that are done by their scores, then those given up by how far they came, then those that
+    failed. It is predicted for each trial from all others by the one setting: by a kernel regression over the range, or
+    by the mean of the choice. The share is R^2, and 0 where that predicts no better than the mean of all. Effects that
+    two settings have only together are not seen.
     """
-    if len(search.ranked()) < ENOUGH or len(search.dimensions) < 2:
+    trials = [t for t in search.trials if t.outcome != "running" and len(t.values) == len(search.dimensions)]
+    if len(trials) < ENOUGH:
         return {}
-    import optuna
+    sign = 1 if _lower(search) else -1
+    group = {"done": 0, "pruned": 1, "failed": 2}
 
-    with search.folder.study() as study, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        evaluator = optuna.importance.PedAnovaImportanceEvaluator()
-        found = optuna.importance.get_param_importances(study, evaluator=evaluator)
-    shares = {name: float(share) for name, share in found.items()}
-    return shares if all(map(math.isfinite, shares.values())) else {}
+    def place(t: TrialResult) -> tuple[float, ...]:
+        last = list(t.reached.values())[-1] if t.reached else 0.0
+        return (group[t.outcome], -len(t.reached), sign * (t.score if t.score is not None else last))
+
+    order = sorted(range(len(trials)), key=lambda i: place(trials[i]))
+    ranks = np.empty(len(trials))
+    ranks[order] = np.linspace(0, 1, len(trials))
+    shares = {d.name: explained(_weights(d, trials), ranks) for d in search.dimensions}
+    return dict(sorted(shares.items(), key=lambda item: -item[1]))
+
+
+def _weights(dimension: Dimension, trials: Sequence[TrialResult]) -> np.ndarray:
+    """How alike two trials are in one setting, (N, N), 0 to 1."""
+    values = [t.values[dimension.name] for t in trials]
+    if dimension.choices:
+        names = np.array([text(v) for v in values])
+        return (names[:, None] == names[None]).astype(float)
+    x, ends = np.array(values, float), np.array([dimension.low, dimension.high], float)
+    if dimension.log:
+        x, ends = np.log(x), np.log(ends)
+    x = (x - ends[0]) / (ends[1] - ends[0])
+    return np.exp(-0.5 * np.square((x[:, None] - x[None]) / BANDWIDTH))
+
+
+def explained(weights: np.ndarray, y: np.ndarray) -> float:
+    """R^2 of predicting each of y (N,) as the mean of the others, weighed (N, N); a little of the plain mean keeps a
+    trial without neighbours from being predicted by one far away."""
+    others = weights * (1 - np.eye(len(y)))
+    mean = (y.sum() - y) / (len(y) - 1)
+    predicted = (others @ y + mean) / (others.sum(1) + 1)
+    return max(0.0, 1 - float(np.square(y - predicted).sum() / np.square(y - mean).sum()))
 
 
 def plot_what_mattered(search: Search, path: Path) -> None:
@@ -70,7 +100,7 @@ def _bars(axes: Any, shares: dict[str, float]) -> None:
     axes.barh(names, [shares[n] for n in names], color=BLUE, height=0.6)
     for i, name in enumerate(names):
         axes.text(shares[name], i, f" {shares[name]:.0%}", va="center", fontsize=9)
-    axes.set(xlim=(0, 1.15 * max(shares.values())), title="importance (PED-ANOVA)")
+    axes.set(xlim=(0, 1.0), title="explains alone, of the trials' order")
     axes.set_xticks([])
     axes.spines[["top", "right", "bottom"]].set_visible(False)
 
@@ -173,7 +203,7 @@ def plot_history(search: Search, path: Path) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=9, loc="upper right", ncols=2)
+    figure.legend(frameon=False, fontsize=9, ncols=5, loc="outside lower center")
     _save(figure, path)
 
 
