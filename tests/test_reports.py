@@ -119,6 +119,18 @@ def test_scores_are_made_once_for_a_checkpoint(root: Path, page: str, monkeypatc
         state.write_text(text)
 
 
+def test_the_best_checkpoint_has_scores_of_its_own(root: Path, tmp_path: Path) -> None:
+    shutil.copytree(root / "second", tmp_path / "run")
+    run = elegan.load(tmp_path / "run")
+    last = evaluation.checkpoint_key(run)
+    run.checkpoint = "best"  # type: ignore[attr-defined]
+    assert evaluation.checkpoint_key(run) == ""
+    shutil.copytree(tmp_path / "run" / "checkpoints", tmp_path / "run" / "best")
+    for path in (tmp_path / "run" / "best").glob("*.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"sha256": "b" * 64}))
+    assert evaluation.checkpoint_key(run) == "b" * 64 != last
+
+
 def test_a_run_that_cannot_be_written_is_judged(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(path: Path, data: bytes) -> None:
         raise OSError(30, "Read-only file system")

@@ -26,7 +26,7 @@ from elegan.reports.contestants import (
     differing_settings,
     group,
 )
-from elegan.reports.evaluation import HINT, Evaluation, evaluation
+from elegan.reports.evaluation import HINT, Evaluation, checkpoints, evaluation
 from elegan.reports.facts import facts
 from elegan.reports.pictures import Picture
 from elegan.reports.render import Page, check_out, render
@@ -294,7 +294,7 @@ def sheets(contestants: Sequence[Contestant]) -> list[tuple[str, str, Picture]]:
     found: list[tuple[str, str, Picture]] = []
     for contestant in contestants:
         for entrant in contestant.entrants:
-            whole = checkpoint.listing(entrant.run.folder.checkpoints)
+            whole = checkpoint.listing(checkpoints(entrant.run))
             if len(found) < SHEETS and whole and hasattr(entrant.run.model, "draw"):
                 found.append((contestant.name, f"seed {entrant.seed}", sections.samples(entrant.run, 50, seed=1)))
     return found

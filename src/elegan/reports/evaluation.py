@@ -13,6 +13,7 @@ import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -99,9 +100,14 @@ def evaluation(
         raise UserError(f"{error}{hint}") from None
 
 
+def checkpoints(run: Run) -> Path:
+    """The folder that a run's model comes from: its last checkpoints, or the best one where that was asked for."""
+    return run.folder / "best" if getattr(run, "checkpoint", "last") == "best" else run.folder.checkpoints
+
+
 def checkpoint_key(run: Run) -> str:
     """The SHA-256 of the newest checkpoint's tensors, as its own file says; empty when there is none."""
-    for file in checkpoint.listing(run.folder.checkpoints):
+    for file in checkpoint.listing(checkpoints(run)):
         try:
             return str(json.loads(file.read_text(encoding="utf-8"))["sha256"])
         except (OSError, ValueError, KeyError, TypeError):

@@ -8,7 +8,7 @@ from typing import Any
 
 from elegan.errors import UserError
 from elegan.reports import sections
-from elegan.reports.evaluation import HINT, Evaluation, evaluation
+from elegan.reports.evaluation import HINT, Evaluation, checkpoints, evaluation
 from elegan.reports.facts import Facts, changes, facts, settings
 from elegan.reports.pictures import Picture, file_picture
 from elegan.reports.readings import Reading, readings
@@ -91,7 +91,7 @@ def drawn(run: Run, found: Facts) -> dict[str, Any]:
     """What the model draws anew for a report: nothing where it has no checkpoint, or makes images from images."""
     nothing: dict[str, Any] = {"sheet": None, "classes": [], "paths": [], "conditional": False, "more_classes": 0}
     nothing["faults"] = []
-    if not checkpoint.listing(run.folder.checkpoints):
+    if not checkpoint.listing(checkpoints(run)):
         return nothing
     try:
         model = run.model
