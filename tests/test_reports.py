@@ -366,6 +366,7 @@ def test_few_seeds_are_told_honestly() -> None:
     assert str(apart) == (
         "3 seeds against 3: the difference is larger than seeds explain, p = 0.1 is the smallest possible here"
     )
+    assert "train a third" in str(significance.verdict([1, 2], [21, 22]))
     assert "seeds alone can explain" in str(significance.verdict([1, 2, 3], [2, 3, 4]))
     assert "train at least 3 seeds" in str(significance.verdict([1], [2, 3]))
     assert str(significance.verdict([1, 1], [1, 1])) == "2 seeds against 2: all values are equal"

@@ -247,7 +247,7 @@ def _cells(values: Sequence[list[float]], bad: Callable[[float], float]) -> list
             mean=mean,
             spread=stdev(v) if len(v) > 1 else None,
             worst=max(v, key=bad) if v else None,
-            best=mean is not None and bad(mean) == least and len(grades) > 1,
+            best=mean is not None and bad(mean) == least and len(grades) > 1 and grades.count(least) == 1,
         )
         for v, mean in zip(values, means, strict=True)
     ]

@@ -148,4 +148,6 @@ def verdict(a: Sequence[float], b: Sequence[float]) -> Verdict:
         if found.apart and not least and exact.p > 0.05:
             judgement = "unclear: the interval leaves out zero, the permutation test does not agree; train more seeds"
         judgement += f", p = {exact.p:.2g}" + (" is the smallest possible here" if least else "")
+    if found.apart and min(n, m) == 2:
+        judgement += "; it rests on the spread of two seeds, so train a third"
     return found._replace(judgement=judgement)
