@@ -1,5 +1,6 @@
 """The numbers of each class, classification accuracy, Stacked MNIST, and the forms that results come in."""
 
+import importlib
 import json
 import re
 
@@ -9,7 +10,18 @@ import pytest
 from elegan.data import Dataset, open_data
 from elegan.data.stacked import stacked_mnist, stacked_rows
 from elegan.errors import UserError
-from elegan.metrics import Judge, Scores, classification_accuracy, diversity, evaluate, frechet, prdc
+from elegan.metrics import (
+    CopyTest,
+    Judge,
+    Scores,
+    classification_accuracy,
+    detail,
+    diversity,
+    evaluate,
+    frechet,
+    ms_ssim,
+    prdc,
+)
 from elegan.metrics import cas as teaching
 from elegan.metrics.stacked import ChannelFeatures
 from elegan.metrics.tables import pair
@@ -175,6 +187,7 @@ def test_modes_are_counted_on_stacked_mnist():
     samples = stacked_mnist(base, seed=2, count=300)
     scores = evaluate(samples.images.transpose(0, 2, 3, 1), train, test, sample_labels=samples.labels, copies=False)
     value = scores.value
+    assert "published ones have 26,000" in str(scores.protocol)
     assert "on each channel" in str(scores.protocol) and "KL to equal modes" in str(scores)
     expected = 1000 * (1 - 0.999**300)
     assert value.modes == pytest.approx(expected, abs=30) and scores.floor.modes == pytest.approx(expected, abs=30)
@@ -236,6 +249,20 @@ def test_the_most_suspicious_samples_are_named(splits):
     half = evaluate(many, *splits, n=100)
     assert all(s.sample % 100 in (17, 60) for s in half.suspects if s.ratio == 0)
     assert any(s.sample >= 100 for s in half.suspects)
+
+
+def test_the_size_of_a_batch_does_not_matter(monkeypatch):
+    (a, _), (b, _) = bars(60, 1, shape=(24, 20, 3)), bars(60, 2, shape=(24, 20, 3))
+
+    def numbers():
+        seen = detail(a)
+        copying = CopyTest(b, a[:30])(a)
+        return [*seen.gradient, *seen.power.ravel(), *seen.fine, *ms_ssim(a, b), *copying.ratios, copying.authenticity]
+
+    whole = numbers()
+    for name, constant in (("spectrum", "BATCH"), ("similarity", "BATCH"), ("memorisation", "BLOCK")):
+        monkeypatch.setattr(importlib.import_module(f"elegan.metrics.{name}"), constant, 7)
+    np.testing.assert_allclose(numbers(), whole, rtol=1e-5)
 
 
 @pytest.mark.parametrize(

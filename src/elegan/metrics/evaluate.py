@@ -25,7 +25,7 @@ from elegan.metrics.matrix import Estimate
 from elegan.metrics.memorisation import Copying, CopyTest
 from elegan.metrics.reference import K_DC, K_PR, MODES, Looked, Reference, look
 from elegan.metrics.scores import ClassNumbers, ClassScores, Numbers, Protocol, Scores, Suspect
-from elegan.metrics.stacked import CHANNELS, ChannelFeatures
+from elegan.metrics.stacked import CHANNELS, PUBLISHED, ChannelFeatures
 
 AUTO = {"fashion-mnist": "fashion", "mnist": "digits", "stacked-mnist": "digits"}
 MOST_CLASSES = 200  # with more, each has too few images for numbers of its own
@@ -205,6 +205,10 @@ class Judge:
             notes.append(f"{fewer}: Frechet distance is biased upwards at small counts; compare equal ones")
         if self.auto and self.features.net is None:
             notes.append(f"no classifier is shipped for {self.test.name!r}: weight-free descriptors instead")
+        if isinstance(self.features, ChannelFeatures) and count != PUBLISHED:
+            notes.append(
+                f"KL of modes falls with the number of samples: published ones have {PUBLISHED:,} (-n {PUBLISHED})"
+            )
         if count > len(self.train):
             notes.append(f"the floor has {len(self.train):,} images only, all that the training split holds")
         prints = self.test.fingerprint

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 
 CHANNELS = 3
+PUBLISHED = 26_000  # samples behind published numbers
 
 
 @dataclass(frozen=True)
