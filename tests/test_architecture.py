@@ -22,7 +22,9 @@ MAY_IMPORT = {
     "networks": {"errors", "images", "adversarial"},
     "families": {"networks", "adversarial", "images", "errors"},
     "metrics": {"data", "images", "errors", "networks", "config"},
+    "doctor": {"families", "adversarial", "metrics", "images", "errors", "config"},
     "training": {
+        "doctor",
         "families",
         "networks",
         "adversarial",

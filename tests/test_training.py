@@ -223,7 +223,7 @@ def test_the_run_folder(tmp_path, data):
     names = {p.name for p in run.path.iterdir()}
     assert names == {
         "config.yaml", "data.json", "stats.jsonl", "real.png", "grids", "samples.png", "training.gif", "losses.png",
-        "checkpoints",
+        "checkpoints", "sittings.jsonl",
     }  # fmt: skip
     assert [row["steps"] for row in run.stats] == [3, 6, 9, 10]
     assert {"D_loss", "G_loss", "D_real", "D_fake", "images", "seconds", "images_per_second"} <= run.stats[0].keys()

@@ -22,12 +22,13 @@ if TYPE_CHECKING:
     from elegan.reports.render import Page
     from elegan.training.run import train
     from elegan.training.trained import Run, Samples, load
+    from elegan.training.visit import diagnose
     from elegan.tuning.search import tune
 
 __version__ = "0.1.0"
 __all__ = [
-    "Comparison", "Dataset", "Page", "Run", "Samples", "UserError", "compare", "evaluate", "inspect_data", "load",
-    "open_data", "report", "train", "tune",
+    "Comparison", "Dataset", "Page", "Run", "Samples", "UserError", "compare", "diagnose", "evaluate", "inspect_data",
+    "load", "open_data", "report", "train", "tune",
 ]  # fmt: skip
 
 _HOMES = {
@@ -39,6 +40,7 @@ _HOMES = {
     "Run": "elegan.training.trained",
     "Samples": "elegan.training.trained",
     "UserError": "elegan.errors",
+    "diagnose": "elegan.training.visit",
     "evaluate": "elegan.judge",
     "inspect_data": "elegan.data",
     "load": "elegan.training.trained",

@@ -71,7 +71,7 @@ def table(rows: Sequence[Sequence[str]], width: int, header: Sequence[str] = ())
 
 def run_info(path: str | os.PathLike[str]) -> Report:
     """What a run folder holds. Raises UserError when it is not one."""
-    from elegan.training.folder import RunFolder
+    from elegan.training.folder import RunFolder, best_counters
 
     folder = RunFolder(path)
     if not folder.exists:
@@ -98,6 +98,8 @@ def run_info(path: str | os.PathLike[str]) -> Report:
         "values": {key: value for key, value in last.items() if key not in measures},
         "checkpoints": checkpoints,
         "scores": _scores(folder),
+        "best": best_counters(folder),
+        "findings": folder.stats("findings.jsonl"),
         "last_grid": str(grids[-1]) if grids else None,
     }
     return Report(content, partial(_run_text, content))
@@ -187,6 +189,11 @@ def _run_text(info: dict[str, Any], width: int) -> str:
         rows.append(("" if i else "checkpoints", f"{c['images']:,} images, {c['bytes'] / 1e6:.1f} MB{fault}"))
     if not info["checkpoints"]:
         rows.append(("checkpoints", "none yet"))
+    if info["best"]:
+        best = info["best"]
+        rows.append(("best", f"{best['by']} {best['score']:.3g} at {best['images']:,} images (--checkpoint best)"))
+    for i, row in enumerate(info["findings"][-3:]):
+        rows.append(("" if i else "doctor", f"at {row['images']:,}: {row.get('text')}"))
     if info["scores"]:
         main = ("frechet", "kernel", "precision", "recall", "coverage", "label_accuracy", "copies")
         found = [f"{key.replace('_', ' ')} {info['scores'][key]:.3g}" for key in main if key in info["scores"]]

@@ -48,7 +48,19 @@ class Precision(StrEnum):
     bf16 = "bf16"
 
 
+class OnCollapse(StrEnum):
+    warn = "warn"
+    stop = "stop"
+    rollback = "rollback"
+
+
+class Checkpoint(StrEnum):
+    last = "last"
+    best = "best"
+
+
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, as `elegan train` makes.")]
+CheckpointOption = Annotated[Checkpoint, typer.Option(help="Of a run: the last one, or the best that it kept.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 DataOption = Annotated[
     str | None,
@@ -101,15 +113,21 @@ def train(
         typer.Option("--set", metavar="KEY=VALUE", help="Any setting; `elegan presets NAME` lists them. Repeatable."),
     ] = None,
     config: Annotated[Path | None, typer.Option(help="Settings from a YAML, TOML or JSON file.")] = None,
+    on_collapse: Annotated[
+        OnCollapse | None,
+        typer.Option(help="When the doctor finds a collapse: warn (default), stop, or go back with half the rates."),
+    ] = None,
 ) -> None:
     """Train a GAN. The same command again goes on where it stopped."""
     from elegan.config import parse_set
     from elegan.progress import show
-    from elegan.training.run import events, prepare, stop_on_signals
+    from elegan.training.run import events, prepare
+    from elegan.training.signals import stop_on_signals
 
     values = {"device": device.value if device else None, "precision": precision.value if precision else None}
     values["init"] = str(init) if init else None
-    folder, asked = prepare(out, preset, data, seed=seed, config=config, settings=parse_set(settings or []), **values)
+    chosen = parse_set(settings or []) | ({"train.on_collapse": on_collapse.value} if on_collapse else {})
+    folder, asked = prepare(out, preset, data, seed=seed, config=config, settings=chosen, **values)
     length = {"budget": budget, "images": images, "epochs": epochs, "steps": steps}
     with _interrupts(), stop_on_signals() as stop:
         show(events(asked, folder, length, stop=stop), folder.path)
@@ -129,12 +147,13 @@ def sample(
     truncation: Annotated[float, typer.Option(help="In (0, 1]: less variety, more typical images.")] = 1.0,
     columns: Annotated[int | None, typer.Option(min=1, help="Columns of the grid.")] = None,
     device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.auto,
+    checkpoint: CheckpointOption = Checkpoint.last,
 ) -> None:
     """Draw samples from a trained run."""
     from elegan.training.trained import check_target, load
 
     check_target(out)
-    opened = load(run, device.value)
+    opened = load(run, device.value, checkpoint.value)
     path = opened.sample(n, labels, seed, truncation).save(out, columns)
     _warn(opened.faults)
     print(f"{n} samples in {path}")
@@ -151,6 +170,7 @@ def evaluate(
     features: Annotated[str, FEATURES] = "auto",
     inception_weights: WeightsOption = None,
     truncation: Annotated[float, typer.Option(help="Of a run's samples, in (0, 1].")] = 1.0,
+    checkpoint: CheckpointOption = Checkpoint.last,
     per_class: Annotated[bool, typer.Option("--per-class", help="Also a table of the numbers of each class.")] = False,
     cas: Annotated[
         bool, typer.Option("--cas", help="Also train a classifier on the labelled samples and test it on real images.")
@@ -169,7 +189,8 @@ def evaluate(
 
     trainings = cas_seeds if cas or cas_seeds > 1 else 0
     options: dict[str, Any] = {"features": features, "inception_weights": inception_weights, "say": say}
-    scores = judge(target, data, n=n, seed=seed, truncation=truncation, cas=trainings, **options)
+    options |= {"truncation": truncation, "checkpoint": checkpoint.value}
+    scores = judge(target, data, n=n, seed=seed, cas=trainings, **options)
     if as_json or form is Format.json:
         print(json.dumps(scores.to_dict(), indent=1))
     elif form is Format.text:
@@ -340,12 +361,27 @@ def families(as_json: JsonOption = False) -> None:
     _print(family_table(), as_json)
 
 
-@app.command()
-def doctor(as_json: JsonOption = False) -> None:
-    """What this machine has: device, precision, memory, data and extras."""
-    from elegan.about import machine
+@app.command(epilog="Example:  elegan doctor runs/first")
+def doctor(
+    run: Annotated[
+        Path | None, typer.Argument(metavar="[RUN]", help="A run folder to look at; without one, this machine.")
+    ] = None,
+    samples: Annotated[int, typer.Option("-n", "--number", min=20, help="Samples to look at, of a run.")] = 1000,
+    device: Annotated[Device, typer.Option(help="Where to compute, for a run.")] = Device.auto,
+    as_json: JsonOption = False,
+) -> None:
+    """What is wrong with a run, in plain words (exit code 1: it is failing); or what this machine has."""
+    if run is None:
+        from elegan.about import machine
 
-    _print(machine(), as_json)
+        _print(machine(), as_json)
+        return
+    from elegan.training.visit import diagnose
+
+    diagnosis = diagnose(run, device.value, samples)
+    _print(diagnosis, as_json)
+    if not diagnosis.healthy:
+        raise typer.Exit(1)
 
 
 @app.command(epilog="Example:  elegan bench --preset fashion-dcgan --batch 128 --json")
@@ -405,7 +441,7 @@ def _warn(texts: list[str]) -> None:
 @contextlib.contextmanager
 def _interrupts() -> Iterator[None]:
     """An interrupt that could not wait for the end of a step is one line and the shell's exit code for its signal."""
-    from elegan.training.run import Interrupted
+    from elegan.training.signals import Interrupted
 
     try:
         yield
@@ -415,12 +451,12 @@ def _interrupts() -> Iterator[None]:
 
 
 def main() -> None:
-    """The `elegan` command: a user's mistake is one line and exit code 2, an interrupt 130."""
+    """The `elegan` command: a user's mistake is one line and exit code 2, a collapse 3, an interrupt 130."""
     try:
         app(prog_name="elegan")
     except UserError as error:
         print(f"elegan: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:  # `elegan presets | head`

@@ -88,6 +88,20 @@ class TrainConfig(Section):
     """Images between scores during the run; 0: none."""
     score_samples: int = Field(2_000, ge=100)
     """Samples for the scores during the run."""
+    check_every: int = Field(0, ge=0)
+    """Images between the doctor's looks; 0: planned so that they take a small part of the time, none in a short run."""
+    check_samples: int = Field(0, ge=0)
+    """Samples that the doctor draws at each look; 0: 500, or 250 in a short run."""
+    check_share: float = Field(0.05, ge=0, le=1)
+    """The part of the run's time that looks may take: one too many is left out; 1 leaves none out, 0 is no doctor."""
+    on_collapse: Literal["warn", "stop", "rollback"] = "warn"
+    """When a look finds a collapse: warn, save and stop, or go back to a good state with half the learning rates."""
+    best_by: Literal["none", "frechet", "precision", "recall", "density", "coverage", "diversity", "label_accuracy"] = (
+        "frechet"
+    )
+    """The number by which the best checkpoint is kept; the doctor measures it against training pictures."""
+    patience: int = Field(0, ge=0)
+    """End the run when `best_by` has not improved for so many looks; 0: never."""
     tensorboard: bool = False
     """Also write TensorBoard events (needs the extra `track`)."""
 
@@ -118,12 +132,11 @@ class RunConfig(Section):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
+LEARNT = ("seed", "init", "freeze_D")  # of `train`: what decides what is learnt
+
 #: Settings that may differ between a run and its continuation: they decide how long and how it is watched,
 #: not what is learnt from the images seen so far. (That the data is the same is seen by its content.)
-MAY_CHANGE = frozenset(
-    f"train.{key}"
-    for key in ("images", "budget", "device", "precision", "checkpoint_every", "keep", "log_every", "grids")
-) | {"train.score_every", "train.score_samples", "train.tensorboard", "train.grid_side", "data.source"}
+MAY_CHANGE = frozenset(f"train.{key}" for key in TrainConfig.model_fields if key not in LEARNT) | {"data.source"}
 
 
 def build(

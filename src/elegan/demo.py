@@ -20,7 +20,8 @@ def demo(out: Path, budget: str) -> int:
     """
     from elegan.progress import show
     from elegan.training.folder import RunFolder
-    from elegan.training.run import configure, events, stop_on_signals
+    from elegan.training.run import configure, events
+    from elegan.training.signals import stop_on_signals
 
     seconds(budget)  # a wrong one is told before anything is done
     folder = RunFolder(out)

@@ -13,6 +13,8 @@ from collections.abc import Iterable
 class UserError(ValueError):
     """A mistake in what the user gave (a flag, a file, a folder), with its remedy."""
 
+    exit_code = 2
+
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """`"; did you mean 'fashion'?"` when a known word is close to `word`, else the list of known words.

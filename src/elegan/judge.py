@@ -23,6 +23,7 @@ def evaluate(
     features: Any = "auto",
     inception_weights: str | os.PathLike[str] | None = None,
     truncation: float = 1.0,
+    checkpoint: str = "last",
     cas: int = 0,
     say: Callable[[str], None] | None = None,
 ) -> Any:
@@ -30,16 +31,17 @@ def evaluate(
 
     `target`: a `Run` or its folder, an `.npz` with `images` uint8 (N, H, W, C) [and `labels` (N,)], a folder of
     images, or an array. `data` defaults to a run's own. `n` samples are drawn from a run; of a file at most
-    `n` are used. `features`: see `elegan.metrics.load_features`, whose result or a `torch.nn.Module` also serve;
-    `inception_weights` is the file of the FID network, for "inception" and its variants. `cas`: how many
-    classifiers to train on the samples, and on as many real images, for the classification accuracy score; `say` is
-    told how long that takes. Returns `Scores`, whose `str` is a table. Raises UserError for anything that does not fit.
+    `n` are used. `checkpoint`: "last", or "best" for the one that a run folder kept. `features`: see
+    `elegan.metrics.load_features`, whose result or a `torch.nn.Module` also serve; `inception_weights` is the file of
+    the FID network, for "inception" and its variants. `cas`: how many classifiers to train on the samples, and on as
+    many real images, for the classification accuracy score; `say` is told how long that takes. Returns `Scores`, whose
+    `str` is a table. Raises UserError for anything that does not fit.
     """
     from elegan.metrics.evaluate import evaluate as score
 
     if n < 1:
         raise UserError(f"{n} samples asked for; at least 20 are needed")
-    run = _as_run(target)
+    run = _as_run(target, checkpoint)
     if inception_weights is not None or not isinstance(features, str) or features != "auto":
         from elegan.metrics.features import load_features
 
@@ -101,13 +103,15 @@ def _splits(source: Any, **options: Any) -> tuple[Any, Any]:
     return open_data(source, "train", **options), open_data(source, "test", **options)
 
 
-def _as_run(target: Any) -> Any:
+def _as_run(target: Any, checkpoint: str = "last") -> Any:
     from elegan.training.trained import Run
 
     if isinstance(target, Run):
         return target
     if isinstance(target, str | os.PathLike) and (Path(target) / "config.yaml").is_file():
-        return Run(target)
+        return Run(target, checkpoint=checkpoint)
+    if checkpoint != "last":
+        raise UserError(f"{target}: is not a run folder, and only a run has a {checkpoint} checkpoint; leave it out")
     return None
 
 

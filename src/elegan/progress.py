@@ -12,7 +12,8 @@ from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Ta
 from rich.text import Text
 
 from elegan.config import duration
-from elegan.training.events import Event, Finished, Grid, Planned, Saved, Scores, Step, Stopped, Warned
+from elegan.doctor.finding import Finding
+from elegan.training.events import Checked, Event, Finished, Grid, Planned, Saved, Scores, Step, Stopped, Warned
 
 PLAIN_SECONDS = 10.0  # between plain lines at the start; the pause grows with the run
 
@@ -78,6 +79,18 @@ def scores_text(event: Scores) -> str:
     return "  ".join(f"{name} {value:.3f}" for name, value in found if value is not None)
 
 
+def checked_text(event: Checked) -> str:
+    """The main numbers of a look at the run, in one line."""
+    names = ("frechet", "precision", "recall", "diversity", "label_accuracy")
+    found = [f"{name.replace('_', ' ')} {event.numbers[name]:.3g}" for name in names if name in event.numbers]
+    return "  ".join(found + ["(best so far)"] * event.best)
+
+
+def finding_text(finding: Finding) -> str:
+    """A finding and what to do, in one line."""
+    return f"  {finding.severity.upper()}: {finding.text} Try {finding.change}"
+
+
 class _Lines:
     """Plain lines, at most one of progress every ten seconds, and ever fewer in a long run."""
 
@@ -96,6 +109,10 @@ class _Lines:
                     self.line(step_text(event))
             case Scores():
                 self.line(f"  scores at {event.images:,}: {scores_text(event)}")
+            case Checked():
+                self.line(f"  look at {event.images:,}: {checked_text(event)}")
+            case Finding():
+                self.line(finding_text(event))
             case Warned():
                 self.line(f"  note: {event.text}")
             case Stopped():
@@ -128,8 +145,12 @@ def stopped_text(event: Stopped) -> str:
 
 def finished_text(event: Finished, folder: Path) -> str:
     """Where the results are."""
+    looks = ""
+    if event.checks:
+        share = event.check_seconds / max(event.seconds, 1e-9)
+        looks = f"; {event.checks} looks by the doctor took {duration(event.check_seconds)} of it ({share:.1%})"
     return (
-        f"done: {event.images:,} images in {duration(event.seconds)}\n"
+        f"done: {event.images:,} images in {duration(event.seconds)}{looks}\n"
         f"  look    {folder / 'samples.png'}, {folder / 'training.gif'}, {folder / 'losses.png'}\n"
         f"  next    elegan report {folder}    elegan sample {folder} -n 64 --out samples.png"
     )

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from elegan.doctor.finding import Finding
+
 
 @dataclass(frozen=True)
 class Planned:
@@ -56,6 +58,16 @@ class Scores:
 
 
 @dataclass(frozen=True)
+class Checked:
+    """The doctor looked at the run; what it found wrong follows as `Finding` events."""
+
+    images: int
+    numbers: dict[str, float]
+    best: bool  # the best checkpoint so far
+    seconds: float  # that it took
+
+
+@dataclass(frozen=True)
 class Saved:
     """A checkpoint is on the disk."""
 
@@ -84,6 +96,8 @@ class Finished:
 
     images: int
     seconds: float
+    checks: int = 0
+    check_seconds: float = 0.0
 
 
-Event = Planned | Step | Grid | Scores | Saved | Warned | Stopped | Finished
+Event = Planned | Step | Grid | Scores | Checked | Finding | Saved | Warned | Stopped | Finished

@@ -5,12 +5,15 @@ data.json        what the data was: shape, classes, fingerprint
 stats.jsonl      one row of means per logging interval
 scores.jsonl     the judge's numbers during the run, if any
 sittings.jsonl   when, where and with what it was trained: one row for each start
+checks.jsonl     the doctor's numbers, one row for each of its looks
+findings.jsonl   what it found wrong; doctor/*.png the pictures to it
+rollbacks.jsonl  when the run went back to an earlier state, and with which settings
 real.png         real images, for comparison
 grids/*.png      samples from fixed noise, named by the images seen
 samples.png      the latest of them
 training.gif     all of them in motion
 losses.png       the curves
-checkpoints/     see `checkpoint.py`
+checkpoints/     see `checkpoint.py`; best/ has the sampler with the best number so far
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -155,14 +158,21 @@ class RunFolder:
         with (self / name).open("a", encoding="utf-8") as f:
             f.write(json.dumps(row) + "\n")
 
-    def rewind(self, images: int) -> None:
-        """Drop what was recorded after `images`: a run that goes on from a checkpoint records it anew."""
-        for name in ("stats.jsonl", "scores.jsonl"):
-            if (self / name).is_file():
+    def rewind(self, images: int, keep: Sequence[str] = ()) -> None:
+        """Drop what was recorded after `images`: a run that goes on from a checkpoint records it anew.
+
+        `keep` names records that stay.
+        """
+        for name in ("stats.jsonl", "scores.jsonl", "checks.jsonl", "findings.jsonl"):
+            if name not in keep and (self / name).is_file():
                 rows = [row for row in self.stats(name) if row["images"] <= images]
                 self.write(name, "".join(json.dumps(row) + "\n" for row in rows))
         for path in self.grids():
             if int(path.stem) > images:
+                path.unlink()
+        for path in (self / "doctor").glob("*.png") if "findings.jsonl" not in keep else ():
+            number = path.stem.partition("-")[0]
+            if number.isdecimal() and int(number) > images:
                 path.unlink()
 
     def grids(self) -> list[Path]:
@@ -191,3 +201,13 @@ class RunFolder:
                 frames.append(np.asarray(picture.reduce(2) if side > GIF_SIDE else picture))
         if len({f.shape for f in frames}) == 1:
             save_gif(self / "training.gif", frames)
+
+
+def best_counters(folder: RunFolder) -> dict[str, Any] | None:
+    """What the best checkpoint says of itself: images, by, score; None without one that can be read."""
+    found = [path for path in (folder / "best").glob("*.json") if path.stem.isdecimal()]
+    for path in sorted(found, key=lambda p: int(p.stem), reverse=True):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            counters = json.loads(path.read_text(encoding="utf-8"))["counters"]
+            return {"images": int(counters["images"]), "by": str(counters["by"]), "score": float(counters["score"])}
+    return None

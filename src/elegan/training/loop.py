@@ -15,16 +15,19 @@ from typing import Any
 
 import torch
 
-from elegan.config import RunConfig
+from elegan.config import RunConfig, TrainConfig
+from elegan.doctor.evidence import not_finite
+from elegan.doctor.finding import Finding
 from elegan.errors import UserError
-from elegan.families.base import Family
+from elegan.families.base import Family, ImageSpec
 from elegan.images import grid, to_uint8
-from elegan.training import checkpoint
+from elegan.training import checkpoint, remedy
+from elegan.training.checkup import Checkup
 from elegan.training.engine import Engine, Sums, peak_memory
-from elegan.training.events import Event, Finished, Grid, Saved, Scores, Step, Stopped
+from elegan.training.events import Event, Finished, Grid, Saved, Scores, Step, Stopped, Warned
 from elegan.training.feed import Feed
 from elegan.training.folder import RunFolder
-from elegan.training.plan import images_per_step, make_step
+from elegan.training.plan import build_model, images_per_step, make_step
 
 GRID_SEED = 1_000_003  # of the noise behind every sample grid: the same in every run, for comparison
 
@@ -65,62 +68,126 @@ def run(
     *,
     stop: Callable[[], bool] = lambda: False,
     score: Callable[[Family], Any] | None = None,
+    doctor: Checkup | None = None,
 ) -> Iterator[Event]:
     """Train from `at` to `config.train.images`, writing into `folder` and yielding what happens.
 
     `stop` is asked after every step; when it says so the run saves and ends. `score` judges the model every
-    `config.train.score_every` images. Raises UserError when a loss is no longer finite; the checkpoints
-    before it stay.
+    `config.train.score_every` images, `doctor` looks at it every `check_every`. Raises UserError when a loss is no
+    longer finite, or on a collapse that `config.train.on_collapse` stops at; the checkpoints before it stay.
     """
     train, per_step = config.train, images_per_step(model)
-    step = make_step(model, feed, engine, config)
-    grid_every = max(per_step, train.images // train.grids) if train.grids else train.images
+    step = make_step(model, feed, engine, remedy.current(config, folder))
     if at.images == 0:
         yield save_grid(model, config, folder, 0)
     clock, since = time.perf_counter(), at.images
+    early = doctor is not None and doctor.exhausted(at.images)
 
-    while at.images < train.images:
+    while at.images < train.images and not early:
         at.sums.add(step(at.images))
         before, at.images, at.steps = at.images, at.images + per_step, at.steps + 1
         ended, stopping = at.images >= train.images, stop()
+        saving = at.steps % train.checkpoint_every == 0 or ended or stopping
+        values: dict[str, float] = {}
 
         if at.steps % train.log_every == 0 or ended:
             values = at.sums.means()  # the only place where the loop waits for the device
             now = time.perf_counter()
             at.seconds, speed, clock = at.seconds + now - clock, (at.images - since) / (now - clock), now
             since = at.images
-            event = Step(at.images, train.images, at.steps, at.seconds, speed, peak_memory(engine.device), values)
-            check_finite(values, event.images, folder)
-            folder.append(
-                {"images": event.images, "steps": event.steps, "seconds": round(event.seconds, 3)}
-                | {"images_per_second": round(speed, 1), "memory": event.memory}
-                | values
-            )
-            yield event
-        if train.grids and (at.images // grid_every > before // grid_every or ended):
+        ill = breakdown(values, model, saving, at.images, folder, doctor)
+        if values and ill is None:
+            yield log(at, train.images, speed, peak_memory(engine.device), values, folder)
+        if ill is None and train.grids and (crossed(before, at.images, grid_every(train, per_step)) or ended):
             yield save_grid(model, config, folder, at.images)
-        if score and train.score_every and at.images // train.score_every > before // train.score_every:
+        if ill is None and score and train.score_every and crossed(before, at.images, train.score_every):
             result = score(model)
             folder.append({"images": at.images} | result.value.model_dump(), "scores.jsonl")
             yield Scores(at.images, result)
-        if at.steps % train.checkpoint_every == 0 or ended or stopping:
+        elapsed = at.seconds + time.perf_counter() - clock
+        if ill is None and doctor and doctor.due(before, at.images, ended, elapsed):
+            yield from doctor.look(model, at.to_dict())
+            ill, early = doctor.fatal, doctor.exhausted(at.images)
+
+        if ill is not None and train.on_collapse == "rollback":
+            at.seconds, clock = at.seconds + time.perf_counter() - clock, time.perf_counter()
+            model, at, text = go_back(config, folder, engine, model.spec, at, ill)
+            assert doctor is not None
+            doctor.forget(at.images)
+            step, since, early = make_step(model, feed, engine, remedy.current(config, folder)), at.images, False
+            yield Warned(f"the run had collapsed and goes {text}")
+            yield save(model, folder, at, train.keep)
+            continue
+        collapsed = ill is not None and train.on_collapse == "stop"
+        if saving or early or collapsed:
             at.seconds, clock, since = at.seconds + time.perf_counter() - clock, time.perf_counter(), at.images
             yield save(model, folder, at, train.keep)
+        if ill is not None and collapsed:
+            raise remedy.stopped(ill, folder)
         if stopping and not ended:
             yield Stopped(at.images, train.images)
             return
-    yield Finished(at.images, at.seconds)
+    if early and doctor is not None:
+        yield Warned(doctor.ended_early(at.images))
+    yield Finished(at.images, at.seconds, *((len(doctor.rows), doctor.spent) if doctor else (0, 0.0)))
+
+
+def crossed(before: int, images: int, every: int) -> bool:
+    """Whether a multiple of `every` images lies after `before` and not after `images`."""
+    return images // every > before // every
+
+
+def grid_every(train: TrainConfig, per_step: int) -> int:
+    """Images between sample grids."""
+    return max(per_step, train.images // train.grids)
+
+
+def log(at: Progress, total: int, speed: float, memory: int, values: dict[str, float], folder: RunFolder) -> Step:
+    """Write a row of stats.jsonl."""
+    folder.append(
+        {"images": at.images, "steps": at.steps, "seconds": round(at.seconds, 3)}
+        | {"images_per_second": round(speed, 1), "memory": memory}
+        | values
+    )
+    return Step(at.images, total, at.steps, at.seconds, speed, memory, values)
+
+
+def go_back(
+    config: RunConfig, folder: RunFolder, engine: Engine, spec: ImageSpec, at: Progress, ill: Finding
+) -> tuple[Family, Progress, str]:
+    """Roll a collapsed run back: its model and counters (the time stays spent), and what was done, in words."""
+    model, counters, text = remedy.roll_back(config, folder, lambda c: build_model(c, spec, engine), ill)
+    back = Progress.from_dict(counters, engine.device) if counters else Progress()
+    back.seconds = at.seconds
+    return model, back, text
 
 
 def save(model: Family, folder: RunFolder, at: Progress, keep: int) -> Saved:
     """Write a checkpoint of a model whose weights are finite; UserError otherwise."""
-    for name, net in model.parts.nets.items():
-        for key, value in net.state_dict().items():
-            if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-                raise UserError(_diverged(f"{name}'s {key}", at.images, folder))
+    broken = not_finite(model, gradients=False)
+    if broken:
+        raise UserError(_diverged(broken[0], at.images, folder))
     path = checkpoint.save(folder.checkpoints, model.parts, at.to_dict())
     checkpoint.prune(folder.checkpoints, keep, path)
     return Saved(at.images, path)
+
+
+def breakdown(
+    values: dict[str, float], model: Family, saving: bool, images: int, folder: RunFolder, doctor: Checkup | None
+) -> Finding | None:
+    """What the doctor says when one of a step's values, or a weight about to be saved, is no number; None otherwise.
+
+    Raises UserError, naming the tensor, unless the run is to go back by itself.
+    """
+    faults = [f"{name} = {value}" for name, value in values.items() if not math.isfinite(value)][:1]
+    if faults or saving:
+        faults = not_finite(model, gradients=bool(faults))[:1] + faults
+    if not faults:
+        return None
+    finding = doctor.broke(images, faults) if doctor else None
+    if doctor is None or doctor.config.train.on_collapse != "rollback":
+        raise UserError(_diverged(", ".join(faults), images, folder))
+    return finding
 
 
 def save_grid(model: Family, config: RunConfig, folder: RunFolder, images: int) -> Grid:
@@ -133,13 +200,6 @@ def save_grid(model: Family, config: RunConfig, folder: RunFolder, images: int) 
     samples = to_uint8(model.sample(rows * columns, labels, seed=GRID_SEED)).permute(0, 2, 3, 1).numpy()
     scale = max(1, round(56 / max(samples.shape[1:3])))
     return Grid(images, folder.save_grid(images, grid(samples, columns=columns, scale=scale)))
-
-
-def check_finite(values: dict[str, float], images: int, folder: RunFolder) -> None:
-    """Raise UserError when any of a step's values is not a number."""
-    for name, value in values.items():
-        if not math.isfinite(value):
-            raise UserError(_diverged(f"{name} = {value}", images, folder))
 
 
 def _diverged(what: str, images: int, folder: RunFolder) -> str:

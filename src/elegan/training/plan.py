@@ -15,7 +15,8 @@ from typing import Any
 import torch
 
 from elegan import families
-from elegan.config import RunConfig, seconds
+from elegan.config import RunConfig, TrainConfig, seconds
+from elegan.doctor.evidence import features_for
 from elegan.errors import UserError
 from elegan.families.base import Clock, Family, ImageSpec
 from elegan.training.engine import (
@@ -36,6 +37,8 @@ WORTH_IT = 1.1  # bf16 must be this much faster than fp32 to be taken by itself
 GRID_SHARE = 0.04  # of a run's time, at most, for sample grids
 CHECKPOINT_SECONDS, MOST_CHECKPOINTS = 120, 20
 LOG_SECONDS, LOG_ROWS = 10, 200
+CHECK_SHARE, CHECK_SECONDS = 0.035, 0.2  # of the time for the doctor; what a look takes besides samples and features
+CHECK_SAMPLES, ENOUGH_CHECKS, FEWEST_CHECKS, MOST_CHECKS = (500, 250), 8, 10, 40
 
 
 @contextlib.contextmanager
@@ -123,6 +126,7 @@ def plan(config: RunConfig, spec: ImageSpec, feed_for: Callable[[torch.device], 
         precision = "bf16" if found.get("bf16", 1e9) * WORTH_IT < found.get("fp32", 1e9) else choices[-1]
         engine = Engine(device, precision)
         grid_seconds = time_step(partial(model.sample, 1, seed=0), engine, 0.0, warm_up=0)
+        feature_seconds = time_features(config.data.source, feed, engine)
     sizes = {name: sum(p.numel() for p in net.parameters()) for name, net in model.parts.nets.items()}
     per_step = images_per_step(model)
     memory = peak_memory(device)
@@ -144,6 +148,7 @@ def plan(config: RunConfig, spec: ImageSpec, feed_for: Callable[[torch.device], 
             config.train.grids, max(4, int(GRID_SHARE * steps * step_seconds / max(grid_seconds, 1e-6))), steps
         ),
     }
+    train |= plan_checks(config.train, steps * per_step, steps * step_seconds, grid_seconds + feature_seconds)
     config = config.model_copy(update={"train": config.train.model_copy(update=train)})
     planned = Planned(
         preset=config.preset,
@@ -160,6 +165,30 @@ def plan(config: RunConfig, spec: ImageSpec, feed_for: Callable[[torch.device], 
         memory=memory,
     )
     return config, engine, planned
+
+
+def time_features(source: str, feed: Feed, engine: Engine) -> float:
+    """Seconds in which the doctor reads the features of a block of samples."""
+    block = feed.images[:100].cpu().permute(0, 2, 3, 1).numpy()
+    extract = features_for(source, block.shape[1:])
+    return time_step(partial(extract, block), engine, 0.0, warm_up=0) * 100 / max(len(block), 1)
+
+
+def plan_checks(train: TrainConfig, images: int, run_seconds: float, block_seconds: float) -> dict[str, int]:
+    """How often the doctor looks, and at how many samples, so that it takes `CHECK_SHARE` of the time.
+
+    `block_seconds` are those of drawing and reading a hundred samples. No looks in a run that is too short for two,
+    unless they decide something.
+    """
+    needed = train.on_collapse != "warn" or train.patience > 0
+    for samples in [train.check_samples] if train.check_samples else CHECK_SAMPLES:
+        once = samples / 100 * block_seconds + CHECK_SECONDS
+        looks = min(int((CHECK_SHARE * run_seconds - 3 * once) / once), MOST_CHECKS)
+        if looks >= ENOUGH_CHECKS:
+            break
+    looks = max(looks, FEWEST_CHECKS) if needed else looks
+    every = train.check_every or (-(-images // looks) if looks >= 2 else 0)
+    return {"check_every": every, "check_samples": samples}
 
 
 def resolve_length(length: dict[str, Any], default: int, step_seconds: float, per_step: int, data: int) -> int:

@@ -2,40 +2,40 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import os
-import signal
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from numbers import Real
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 
 from elegan import families
 from elegan.config import MAY_CHANGE, RunConfig, build, data_options, differences, flatten, read_file, seconds
 from elegan.data import Dataset, open_data
+from elegan.doctor.evidence import RealSide, real_side
 from elegan.errors import UserError
 from elegan.families.base import ImageSpec
 from elegan.judge import check_independent
-from elegan.training import checkpoint
+from elegan.training import checkpoint, remedy
+from elegan.training.checkup import Checkup
 from elegan.training.derive import derive_from_data
 from elegan.training.engine import Engine, check_precision, describe_device, peak_memory, pick_device
-from elegan.training.events import Event, Finished, Grid, Planned, Scores, Step, Stopped, Warned
+from elegan.training.events import Event, Finished, Planned, Stopped, Warned
 from elegan.training.feed import Feed
 from elegan.training.folder import RunFolder
 from elegan.training.loop import Progress
 from elegan.training.loop import run as run_loop
 from elegan.training.plan import build_model, enough_memory, images_per_step, plan, resolve_length
 from elegan.training.plot import plot_losses
+from elegan.training.signals import Interrupted, stop_on_signals
 from elegan.training.sitting import sitting
+from elegan.training.tensorboard import tensorboard
 from elegan.training.trained import Run, draw
 from elegan.training.transfer import open_source
 
+FEWEST = 16  # training pictures: the doctor has nothing to compare with fewer
 LENGTHS = ("budget", "images", "epochs", "steps")
 
 
@@ -168,6 +168,9 @@ def _start(config: RunConfig, folder: RunFolder, length: dict, stop: Callable[[]
         folder.append(sitting(at.images, engine.device), "sittings.jsonl")
         yield Planned(**(vars(planned) | {"data": str(dataset), "derived": config.derived}))
 
+    doctor = None
+    if config.train.check_every and config.train.check_share and len(dataset) >= FEWEST:
+        doctor = Checkup(config, folder, engine, lambda: doctors_data(config, dataset))
     score = None
     if config.train.score_every:
         from elegan.metrics.evaluate import Judge
@@ -178,7 +181,8 @@ def _start(config: RunConfig, folder: RunFolder, length: dict, stop: Callable[[]
     writer = tensorboard(folder) if config.train.tensorboard else None
     try:
         with enough_memory(config):
-            for event in run_loop(model, feed_for(engine.device), engine, config, folder, at, stop=stop, score=score):
+            feed = feed_for(engine.device)
+            for event in run_loop(model, feed, engine, config, folder, at, stop=stop, score=score, doctor=doctor):
                 if writer:
                     writer(event)
                 if isinstance(event, Stopped | Finished):
@@ -192,6 +196,14 @@ def _start(config: RunConfig, folder: RunFolder, length: dict, stop: Callable[[]
         ) from None
 
 
+def doctors_data(config: RunConfig, dataset: Dataset) -> RealSide:
+    """The data's side for the doctor; unseen pictures are of the validation split, else of the test split."""
+    if config.data.validation:
+        held = open_split(config, "validation")
+        return real_side(dataset, held, held, config.train.check_samples)
+    return real_side(dataset, dataset, open_split(config, "test"), config.train.check_samples)
+
+
 def _continue(config: RunConfig, folder: RunFolder, dataset: Dataset, spec: ImageSpec, length: dict) -> Any:
     """Load the newest good checkpoint of an existing run: `(model, engine, Progress, Planned)`."""
     was = folder.data()
@@ -203,7 +215,7 @@ def _continue(config: RunConfig, folder: RunFolder, dataset: Dataset, spec: Imag
     engine = Engine(pick_device(config.train.device), config.train.precision)
     check_precision(engine)
     with enough_memory(config):
-        model = build_model(config, spec, engine)
+        model = build_model(remedy.current(config, folder), spec, engine)
     at = Progress()
     try:
         tensors, meta, faults = checkpoint.newest(folder.checkpoints)
@@ -322,47 +334,6 @@ def train(
     return Run(folder.path)
 
 
-class Interrupted(KeyboardInterrupt):
-    """The process was asked to stop, by this signal."""
-
-    def __init__(self, signal: int) -> None:
-        super().__init__(f"signal {signal}")
-        self.signal = signal
-
-
-class StopRequest:
-    """Whether the process was asked to stop, and by which signal. From the first question on, signals wait."""
-
-    def __init__(self) -> None:
-        self.signal = 0
-        self.waits = False
-
-    def __call__(self) -> bool:
-        self.waits = True
-        return self.signal != 0
-
-
-@contextlib.contextmanager
-def stop_on_signals() -> Iterator[StopRequest]:
-    """Within the block SIGINT or SIGTERM asks for a stop after the step; before training, or twice, it interrupts."""
-    request = StopRequest()
-    if threading.current_thread() is not threading.main_thread():
-        yield request
-        return
-
-    def handle(number: int, frame: Any) -> None:
-        if request.signal or not request.waits:
-            raise Interrupted(number)
-        request.signal = number
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield request
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def title(config: RunConfig) -> str:
     """What a picture of this run is headed with."""
     return f"{config.preset} on {Path(config.data.source).name}, seed {config.train.seed}"
@@ -372,26 +343,3 @@ def describe_data(dataset: Dataset) -> dict[str, Any]:
     """What `data.json` says."""
     keys = ("name", "channels", "height", "width", "classes", "class_names", "fingerprint")
     return {key: getattr(dataset, key) for key in keys} | {"count": len(dataset)}
-
-
-def tensorboard(folder: RunFolder) -> Callable[[Event], None]:
-    """A function that writes events to TensorBoard."""
-    from torch.utils.tensorboard import SummaryWriter
-
-    writer = SummaryWriter(str(folder / "tensorboard"))
-
-    def write(event: Event) -> None:
-        if isinstance(event, Step):
-            for name, value in event.values.items():
-                writer.add_scalar(name, value, event.images)
-            writer.add_scalar("images_per_second", event.images_per_second, event.images)
-        elif isinstance(event, Scores):
-            for name, value in event.scores.value.model_dump().items():
-                if isinstance(value, float):
-                    writer.add_scalar(f"scores/{name}", value, event.images)
-        elif isinstance(event, Grid):
-            with Image.open(event.path) as picture:
-                writer.add_image("samples", np.atleast_3d(np.asarray(picture)), event.images, dataformats="HWC")
-        writer.flush()
-
-    return write

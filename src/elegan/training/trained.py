@@ -22,11 +22,19 @@ from elegan.training import checkpoint
 from elegan.training.engine import Engine, available_memory, has_bf16, pick_device
 from elegan.training.folder import RunFolder
 
+CHECKPOINTS = ("last", "best")
+
 
 class Run:
-    """A trained (or half-trained) GAN on the disk. Nothing is loaded until it is needed."""
+    """A trained (or half-trained) GAN on the disk. Nothing is loaded until it is needed.
 
-    def __init__(self, path: str | os.PathLike[str], device: str = "auto") -> None:
+    `checkpoint` is `last`, or `best`: the one with the best `best_by` that the doctor measured.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], device: str = "auto", checkpoint: str = "last") -> None:
+        if checkpoint not in CHECKPOINTS:
+            raise UserError(f"unknown checkpoint {checkpoint!r}{nearest(checkpoint, CHECKPOINTS)}: last or best")
+        self.checkpoint = checkpoint
         self.folder = RunFolder(path)
         self.path = self.folder.path
         self.config = self.folder.config()
@@ -49,11 +57,16 @@ class Run:
 
     @property
     def model(self) -> Family:
-        """The family's model with the newest good checkpoint's sampler. UserError when there is no checkpoint."""
+        """The family's model with the sampler of the checkpoint asked for. UserError when there is none."""
         if self._model is None:
             try:
-                tensors, meta, self.faults = checkpoint.newest(self.folder.checkpoints)
+                tensors, meta, self.faults = checkpoint.newest(self._checkpoints)
             except FileNotFoundError:
+                if self.checkpoint == "best":
+                    raise UserError(
+                        f"{self.path}: has no best checkpoint: the doctor never looked (a short run, or best_by=none)"
+                        "; leave --checkpoint out, or train with --set check_every=IMAGES"
+                    ) from None
                 raise UserError(f"{self.path}: has no checkpoint yet; run its `elegan train` command again") from None
             model = families.get(self.config.family).Model(self.config.model, self.spec)
             checkpoint.load_net(model.parts.nets[model.sampler], model.sampler, tensors)
@@ -70,14 +83,18 @@ class Run:
         return self._engine
 
     @property
+    def _checkpoints(self) -> Path:
+        return self.folder / "best" if self.checkpoint == "best" else self.folder.checkpoints
+
+    @property
     def conditional(self) -> bool:
         """Whether samples can be asked for by label."""
         return self.model.conditional
 
     @property
     def images_seen(self) -> int:
-        """Real images that the newest checkpoint has seen."""
-        newest = checkpoint.listing(self.folder.checkpoints)
+        """Real images that its checkpoint has seen."""
+        newest = checkpoint.listing(self._checkpoints)
         return int(newest[0].stem) if newest else 0
 
     @property
@@ -257,9 +274,9 @@ def check_memory_for(n: int, spec: ImageSpec) -> None:
         )
 
 
-def load(path: str | os.PathLike[str], device: str = "auto") -> Run:
-    """Open a run folder. Raises UserError when it is not one."""
-    return Run(path, device)
+def load(path: str | os.PathLike[str], device: str = "auto", checkpoint: str = "last") -> Run:
+    """Open a run folder, with its last or its best checkpoint. Raises UserError when it is not one."""
+    return Run(path, device, checkpoint)
 
 
 def check_target(path: str | os.PathLike[str]) -> Path:

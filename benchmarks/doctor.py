@@ -1,0 +1,222 @@
+"""The doctor against healthy and against broken runs: every planted failure is found, no healthy run gives an alarm.
+
+    python -m benchmarks.doctor --out runs/doctor --case all
+    python -m benchmarks.doctor --out runs/doctor --report
+
+A failure is planted into a healthy run of `fashion` at half width, in the middle of its plan, and must be found at the
+next look. (Shuffled labels, few pictures and learning rates times a hundred are there from the start.) Cases run
+one by one, or all that are not yet there; `--report` writes `benchmarks/results/doctor.md` from what the runs recorded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import datetime
+import platform
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from elegan.data import Dataset
+from elegan.families.base import Family
+from elegan.training import loop, plan, run
+from elegan.training.folder import RunFolder
+
+RESULTS = Path(__file__).parent / "results" / "doctor.md"
+NARROW = {"G_width": 16, "G_widest": 64, "D_width": 16, "D_widest": 64, "batch": 32}
+LOOK = {"check_share": 1, "check_samples": 500, "grids": 4, "precision": "fp32"}
+PLAN, PLANTED = 32 * 800, 32 * 400  # images of the run that failures are planted in, and where
+
+#: Healthy runs: preset, data, images, settings.
+HEALTHY: dict[str, tuple[str, str, int, dict[str, Any]]] = {
+    "fashion": ("fashion", "fashion-mnist", PLAN, NARROW),
+    "digits": ("digits", "mnist", PLAN, NARROW),
+    "garments": ("garments", "garments", 32 * 500, NARROW | {"size": 32}),
+    "fashion-mlp": ("fashion-mlp", "fashion-mnist", 32 * 1000, {}),
+    "fashion-dcgan": (
+        "fashion-dcgan",
+        "fashion-mnist",
+        64 * 200,
+        {"G_widths": [64, 32, 16], "D_widths": [16, 32], "batch": 64},
+    ),
+}
+
+
+def zero_noise(model: Family) -> None:
+    """G hears nothing of its noise and its labels: one picture, a collapse to one mode."""
+    for net in (model.parts.nets["G"], model.parts.nets["G_ema"]):
+        net.register_forward_pre_hook(lambda _, inputs: tuple(torch.zeros_like(x) for x in inputs))
+
+
+def lose_classes(model: Family) -> None:
+    """G draws class 0, 1 or 2 wherever it is asked for 7, 8 or 9."""
+    for net in (model.parts.nets["G"], model.parts.nets["G_ema"]):
+        net.register_forward_pre_hook(
+            lambda _, inputs: (inputs[0], torch.where(inputs[1] > 6, inputs[1] - 7, inputs[1]))
+        )
+
+
+def freeze_D(model: Family) -> None:
+    """D's optimiser does nothing."""
+    model.parts.optimizers["D"].step = lambda *_, **__: None  # type: ignore[method-assign]
+
+
+def freeze_average(model: Family) -> None:
+    """The average follows nothing."""
+    for p in model.parts.nets["G_ema"].parameters():
+        p.data = p.data.clone()
+    still = {k: v.clone() for k, v in model.parts.nets["G_ema"].state_dict().items()}
+    step = model.step
+
+    def stepped(*args: Any) -> Any:
+        logs = step(*args)
+        model.parts.nets["G_ema"].load_state_dict(still)
+        return logs
+
+    model.step = stepped  # type: ignore[method-assign]
+
+
+def shuffled(data: Dataset) -> Dataset:
+    """The same pictures with the labels of others."""
+    labels = np.random.default_rng(0).permutation(data.labels)
+    return dataclasses.replace(data, labels=labels, fingerprint="")
+
+
+def few(data: Dataset) -> Dataset:
+    """The first 200 pictures of a training split."""
+    if data.split != "train":
+        return data
+    return dataclasses.replace(data, images=data.images[:200], labels=data.labels[:200], fingerprint="")
+
+
+#: Planted in the middle of the healthy run: what is done to the model, and the finding that must follow.
+IN_THE_MIDDLE: dict[str, tuple[Callable[[Family], None], str]] = {
+    "one-mode": (zero_noise, "collapse"),
+    "lost-classes": (lose_classes, "lost classes"),
+    "frozen-D": (freeze_D, "D does not learn"),
+    "frozen-average": (freeze_average, "dead average"),
+}
+#: There from the start: settings, what is done to the data, and the finding that must follow.
+FROM_THE_START: dict[str, tuple[dict[str, Any], Callable[[Dataset], Dataset] | None, str]] = {
+    "rates-x100": ({"G_lr": 3e-2, "D_lr": 6e-2}, None, "diverging"),
+    "shuffled-labels": ({}, shuffled, "meaningless labels"),
+    "few-pictures": ({}, few, "D overfits"),
+}
+CASES = [*(f"healthy-{name}" for name in HEALTHY), *IN_THE_MIDDLE, *FROM_THE_START]
+
+
+def train(out: Path, preset: str, data: str, images: int, until: int | None = None, **settings: Any) -> None:
+    """Train `images` into `out` with ten looks on the way, or `until` there."""
+    per_look = images // 10
+    folder, config = run.prepare(out, preset, data, settings=LOOK | {"check_every": per_look} | settings)
+    for event in run.events(config, folder, {"images": images}, stop=Until(until)):
+        if type(event).__name__ in ("Checked", "Finding", "Planned", "Warned"):
+            print(event, flush=True)
+
+
+class Until:
+    """Asked after every step: whether the run has come as far as it should. First asked before the first step."""
+
+    def __init__(self, images: int | None) -> None:
+        self.images, self.asked = images, -1
+
+    def __call__(self) -> bool:
+        self.asked += 1
+        return self.images is not None and self.asked * 32 >= self.images
+
+
+def case(name: str, out: Path) -> None:
+    """Run one case, or what is left of it."""
+    if name.startswith("healthy-"):
+        preset, data, images, settings = HEALTHY[name.removeprefix("healthy-")]
+        train(out / name, preset, data, images, **settings)
+        return
+    if name in IN_THE_MIDDLE:
+        half = out / "half"
+        if not (half / "done").exists():
+            train(half, "fashion", "fashion-mnist", PLAN, until=PLANTED, **NARROW)
+            (half / "done").touch()
+        if not (out / name).exists():
+            shutil.copytree(half, out / name)
+        failure = IN_THE_MIDDLE[name][0]
+
+        def make_step(model: Family, *args: Any) -> Any:
+            failure(model)
+            return plan.make_step(model, *args)
+
+        loop.make_step = make_step  # type: ignore[assignment]
+        train(out / name, "fashion", "fashion-mnist", PLAN, until=PLAN // 10 * 2 + 32, **NARROW)
+        return
+    settings, change, _ = FROM_THE_START[name]
+    opened = run.open_split
+    if change is not None:
+        run.open_split = lambda config, split: change(opened(config, split))  # type: ignore[assignment]
+    train(out / name, "fashion", "fashion-mnist", PLAN, until=PLAN // 10 * 4 + 32, **NARROW | settings)
+
+
+def expected(name: str) -> str:
+    """The finding that a case must lead to; empty for a healthy one."""
+    if name in IN_THE_MIDDLE:
+        return IN_THE_MIDDLE[name][1]
+    return FROM_THE_START[name][2] if name in FROM_THE_START else ""
+
+
+def report(out: Path) -> str:
+    """The table of all cases that have run, from what they recorded."""
+    lines = [
+        "# The doctor on healthy and on broken runs",
+        "",
+        __doc__.strip().splitlines()[0],
+        "",
+        "| case | looks | findings, at which look after the planting | frechet | recall | diversity | twins | "
+        "D tells | D memory | looks' share of time |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name in CASES:
+        folder = RunFolder(out / name)
+        rows = folder.stats("checks.jsonl") if folder.exists else []
+        if not rows:
+            lines.append(f"| {name} | not run | | | | | | | | |")
+            continue
+        since = PLANTED if name in IN_THE_MIDDLE else 0
+        looks = [row for row in rows if row["images"] > since]
+        first: dict[str, int] = {}
+        for i, row in enumerate(looks, 1):
+            for check in row["findings"]:
+                first.setdefault(check, i)
+        found = ", ".join(f"**{c}** ({i})" if c == expected(name) else f"{c} ({i})" for c, i in first.items())
+        numbers = [
+            f"{row_range(looks, key)}" for key in ("frechet", "recall", "diversity", "twins", "D_tells", "D_memory")
+        ]
+        share = sum(row["seconds"] for row in rows) / max(folder.stats()[-1]["seconds"], 1e-9)
+        lines.append(f"| {name} | {len(looks)} | {found or 'none'} | {' | '.join(numbers)} | {share:.1%} |")
+    machine = f"{platform.processor() or platform.machine()}, torch {torch.__version__}, {datetime.date.today()}"
+    return "\n".join([*lines, "", machine, ""])
+
+
+def row_range(rows: list[dict[str, Any]], key: str) -> str:
+    """A number at the first and at the last look."""
+    values = [row[key] for row in rows if key in row]
+    return f"{values[0]:.3g} to {values[-1]:.3g}" if values else ""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="folder of the runs")
+    parser.add_argument("--case", choices=[*CASES, "all"], help="what to run")
+    parser.add_argument("--report", action="store_true", help="write the table from the runs that are there")
+    options = parser.parse_args()
+    for name in CASES if options.case == "all" else [options.case] if options.case else []:
+        case(name, options.out)
+    if options.report:
+        RESULTS.write_text(report(options.out), encoding="utf-8")
+        print(RESULTS.read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    main()

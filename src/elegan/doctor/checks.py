@@ -1,0 +1,302 @@
+"""The checks: each a pure function of the evidence that returns a finding or nothing.
+
+Thresholds are calibrated on healthy and on broken runs; the numbers are in `benchmarks/results/doctor.md`. An early run
+is not a failing run: what only tells late is not asked of a young run (`Evidence.young`) or only late
+(`Evidence.late`), and each such check says so.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+import numpy as np
+
+from elegan.doctor.evidence import Evidence, learner_of
+from elegan.doctor.finding import (
+    FASTER_D,
+    SLOWER_D,
+    SLOWER_G,
+    Finding,
+    Proposal,
+    Severity,
+    at_least,
+    becomes,
+    propose,
+    scaled,
+)
+
+
+def found(
+    e: Evidence, check: str, severity: Severity, text: str, evidence: dict[str, float], proposals: list[Proposal]
+) -> Finding:
+    """A finding with its numbers rounded and a change that this run can take."""
+    rounded = {name: float(f"{value:.4g}") for name, value in evidence.items()}
+    return Finding(e.images, check, severity, text, rounded, propose(e.config, proposals))
+
+
+def not_finite(e: Evidence) -> Finding | None:
+    """NaN or infinity in a weight, a gradient or the samples."""
+    if not e.broken:
+        return None
+    more = f" and {len(e.broken) - 1} more tensors" if len(e.broken) > 1 else ""
+    text = f"The training broke down: {e.broken[0]}{more} no longer holds numbers (NaN or infinity)."
+    proposals: list[Proposal] = [*SLOWER_G, *SLOWER_D, ("precision", becomes("fp32"))]
+    return found(e, "not finite", "problem", text, {"tensors": float(len(e.broken))}, proposals)
+
+
+def collapse(e: Evidence) -> Finding | None:
+    """Samples far more alike than real pictures are: by the distance of pairs, or by twins.
+
+    Asked of a young run only if its samples have differed before.
+    """
+    spread, within, twins = (e.numbers.get(k) for k in ("diversity", "diversity_within", "twins"))
+    if spread is None or within is None or twins is None:
+        return None
+    if not (spread < 0.25 or within < 0.2 or twins > 0.5):
+        return None
+    if e.young and max(e.before("diversity"), default=0.0) < 0.4:
+        return None  # a new generator's pictures are all alike too
+    text = (
+        f"The generator has collapsed: its pictures are nearly all alike "
+        f"({twins:.0%} have a twin, and two of them differ {spread:.0%} as much as two real ones)."
+    )
+    evidence = {"diversity": spread, "diversity_within": within, "twins": twins, "recall": e.numbers["recall"]}
+    proposals: list[Proposal] = [
+        ("minibatch", becomes("stddev")), *SLOWER_G, ("penalty_weight", scaled(2.0)), ("D_steps", lambda n: n + 1),
+    ]  # fmt: skip
+    return found(e, "collapse", "problem", text, evidence, proposals)
+
+
+def lost_classes(e: Evidence) -> Finding | None:
+    """Classes that are common in the data and (almost) never come in the samples. Asked late."""
+    if e.real is None or not e.shares or not e.late:
+        return None
+    reader = e.real.reader
+    trusted = reader.accuracy is None or reader.accuracy > 0.6
+    least = 0.1 if e.asked is None else 0.3  # asked for each class evenly, a model has no excuse
+    lost = [
+        c
+        for c, (share, real) in enumerate(zip(e.shares, reader.shares, strict=True))
+        if real * e.real.n >= 10 and share < least * real
+    ]
+    if not lost or not trusted:
+        return None
+    names = ", ".join(reader.names[c] for c in lost[:4]) + (f" and {len(lost) - 4} more" if len(lost) > 4 else "")
+    what = "class" if len(lost) == 1 else "classes"
+    text = f"The generator leaves out {len(lost)} {what} of {len(reader.names)} that the data has: {names}."
+    evidence = {"lost": float(len(lost)), "share": sum(e.shares[c] for c in lost)}
+    evidence |= {"real_share": float(sum(reader.shares[c] for c in lost)), "class_entropy": e.numbers["class_entropy"]}
+    proposals: list[Proposal] = [("minibatch", becomes("stddev")), ("conditional", becomes(True)), *SLOWER_G]
+    severity: Severity = "problem" if len(lost) > 1 else "warning"
+    return found(e, "lost classes", severity, text, evidence, proposals)
+
+
+def ignored_labels(e: Evidence) -> Finding | None:
+    """A conditional generator whose pictures do not show the class asked for, though real ones do. Asked late."""
+    right = e.numbers.get("label_accuracy")
+    if right is None or e.real is None or not e.late or not e.real.reader.accuracy:
+        return None
+    chance = 1 / len(e.real.reader.names)
+    if e.real.reader.accuracy < chance + 0.3 or right > chance + 0.3 * (e.real.reader.accuracy - chance):
+        return None
+    text = (
+        f"The generator ignores its labels: {right:.0%} of its pictures show the class that was asked for, where a "
+        f"simple reader finds the class of {e.real.reader.accuracy:.0%} of the real ones."
+    )
+    evidence = {"label_accuracy": right, "real_accuracy": e.real.reader.accuracy}
+    proposals: list[Proposal] = [("G_class_weight", scaled(2.0)), ("embedding", lambda n: 2 * n), *SLOWER_D]
+    return found(e, "ignored labels", "problem", text, evidence, proposals)
+
+
+def meaningless_labels(e: Evidence) -> Finding | None:
+    """Labels that nothing in the real pictures tells: shuffled, or of something invisible."""
+    if e.real is None or e.real.reader.accuracy is None or not e.shares:
+        return None
+    chance, right = float(max(e.real.label_shares)), e.real.reader.accuracy
+    if right > chance + max(0.05, 0.1 * (1 - chance)):
+        return None
+    text = (
+        f"The labels say nothing about the pictures: of real pictures that it has not seen, a reader trained on this "
+        f"data gets {right:.0%} right, and always guessing the commonest class would give {chance:.0%}; they may be "
+        "shuffled."
+    )
+    proposals: list[Proposal] = [("labels", becomes("ignore"))]
+    return found(e, "meaningless labels", "problem", text, {"real_accuracy": right, "chance": chance}, proposals)
+
+
+def overfitting(e: Evidence) -> Finding | None:
+    """D scores training pictures above unseen ones: it knows them by heart (the r_v of Karras+ 2020, by ranks)."""
+    memory, tells = e.numbers.get("D_memory"), e.numbers.get("D_tells")
+    if memory is None or tells is None or e.real is None or e.real.held is None or memory < 0.75:
+        return None
+    if len(e.real.held.images) < FEW:
+        return None
+    text = (
+        f"The discriminator knows its training pictures by heart: it takes one for more real than an unseen real "
+        f"picture {memory:.0%} of the time, and 50% would be fair."
+    )
+    gap = e.numbers["real"] - e.numbers["fake"]
+    part = (e.numbers["real"] - e.numbers["held"]) / gap if gap > 0 else 1.0
+    evidence = {"D_memory": memory, "part_of_gap": part, "training_images": float(e.real.count)}
+    proposals: list[Proposal] = [
+        ("augment", becomes("ada")), ("D_dropout", at_least(0.3)), ("mirror", becomes(True)), *SLOWER_D,
+    ]  # fmt: skip
+    return found(e, "D overfits", "warning", text, evidence, proposals)
+
+
+def strong_D(e: Evidence) -> Finding | None:
+    """D tells every fake from every real picture, and the samples do not get better. Not asked of a young run."""
+    tells, distance = e.numbers.get("D_tells"), e.numbers.get("frechet")
+    before = e.before("frechet")
+    if tells is None or distance is None or e.young or len(before) < 2:
+        return None
+    earlier = e.before("D_tells")[-2:]
+    if min([tells, *earlier]) < 0.995 or distance < 0.9 * min(before[-2:]):
+        return None
+    text = (
+        f"The discriminator is too strong: it tells real from generated pictures without a mistake "
+        f"({tells:.1%}), and the pictures have stopped getting better."
+    )
+    evidence = {"D_tells": tells, "frechet": distance, "frechet_before": min(before[-2:])}
+    proposals: list[Proposal] = [*SLOWER_D, ("label_smoothing", at_least(0.1)), ("D_dropout", at_least(0.3))]
+    return found(e, "D too strong", "warning", text, evidence, proposals)
+
+
+def weak_D(e: Evidence) -> Finding | None:
+    """D does not learn, or cannot tell pictures apart that plainly differ. The second is not asked of a young run."""
+    tells, distance, moved = e.numbers.get("D_tells"), e.numbers.get("frechet"), discriminators(e)
+    if moved and max(moved.values()) < STILL and e.progress < 0.95:
+        name = max(moved, key=lambda k: moved[k])
+        text = (
+            f"The discriminator does not learn: since the last check its weights moved by {moved[name]:.1g} of their "
+            "size, so the generator has nothing to learn from."
+        )
+        return found(e, "D does not learn", "problem", text, {"moved": moved[name]}, FASTER_D)
+    if tells is None or distance is None or e.real is None or e.young:
+        return None
+    far = distance / (e.real.spread**2)  # 1/2: as far as a generator of one average picture
+    if far < 0.1 or tells > (0.6 if far > 0.3 else 0.4):
+        return None
+    text = (
+        f"The discriminator is too weak: it takes a real picture for more real than a generated one only {tells:.0%} "
+        "of the time, though the generated ones plainly differ from the data."
+    )
+    evidence = {"D_tells": tells, "frechet": distance, "frechet_of_real": e.real.frechet}
+    return found(e, "D too weak", "warning", text, evidence, FASTER_D)
+
+
+def vanishing(e: Evidence) -> Finding | None:
+    """G's gradient has shrunk to nothing, so that it no longer learns."""
+    now, before = e.numbers.get("G_grad"), e.before("G_grad")
+    if now is None or not before:
+        return None
+    usual = float(np.median(before))
+    if now > 1e-7 and now > 1e-3 * usual:
+        return None
+    text = f"The generator's gradient has vanished: it is {now:.1g}, where {usual:.1g} was usual, so it stops learning."
+    proposals: list[Proposal] = [("objective", becomes("nonsaturating")), *SLOWER_D]
+    return found(e, "vanishing gradient", "problem", text, {"G_grad": now, "usual": usual}, proposals)
+
+
+def diverging(e: Evidence) -> Finding | None:
+    """Samples far from the data: much worse than they were, or no better than a single average picture."""
+    distance = e.numbers.get("frechet")
+    if distance is None or e.real is None or e.young:
+        return None
+    best = min(e.before("frechet"), default=float("inf"))
+    worse = distance > 3 * best and distance - best > 0.1 * e.real.spread**2
+    lost = distance > FAR * e.real.spread**2
+    if not (worse or lost):
+        return None
+    evidence = {"frechet": distance, "frechet_of_real": e.real.frechet}
+    if worse:
+        evidence["frechet_best"] = best
+        text = (
+            f"The pictures have become much worse than they were: their distance from the data is {distance:.3g} and "
+            f"was {best:.3g}; learning rates that are too large do this."
+        )
+    else:
+        text = (
+            f"The generator does not learn: its pictures are at a distance of {distance:.3g} from the data, farther "
+            "than one average picture repeated would be; learning rates that are too large do this."
+        )
+    slower: list[Proposal] = [("G_lr", scaled(0.1)), ("lr", scaled(0.1)), ("D_lr", scaled(0.1))]
+    return found(e, "diverging", "problem", text, evidence, slower)
+
+
+def oscillation(e: Evidence) -> Finding | None:
+    """The samples jump from some classes to others between checks. Not asked of a young run."""
+    shares = [*[row["shares"] for row in e.history if row.get("shares")][-2:], e.shares]
+    if len(shares) < 3 or not e.shares or e.young or len({len(s) for s in shares}) > 1:
+        return None
+    jumps = [0.5 * float(np.abs(np.array(a) - np.array(b)).sum()) for a, b in itertools.pairwise(shares)]
+    if min(jumps) < 0.35:
+        return None
+    text = (
+        f"The generator jumps from one kind of picture to another: between the last checks {min(jumps):.0%} of its "
+        "pictures changed their class."
+    )
+    proposals: list[Proposal] = [*SLOWER_G, *SLOWER_D]
+    return found(e, "oscillation", "warning", text, {"jump": min(jumps), "jump_now": jumps[-1]}, proposals)
+
+
+def dead_average(e: Evidence) -> Finding | None:
+    """The averaged generator, which draws the samples, does not follow the one that learns."""
+    G = learner_of(e)
+    average = e.numbers.get("average")
+    if average is None or G is None:
+        return None
+    follows = e.moved.get(f"{G}_ema")
+    stuck = follows is not None and e.moved.get(G, 0.0) > 1e-4 and follows < 0.01 * e.moved[G]
+    if not stuck and average < 1.0:
+        return None
+    text = (
+        f"The averaged generator, which draws the samples, does not follow the one that learns: the two are "
+        f"{average:.0%} of their size apart."
+    )
+    evidence = {"average": average} | ({} if follows is None else {"moved": follows, "G_moved": e.moved[G]})
+    proposals: list[Proposal] = [("ema_share", becomes(0.02)), ("ema_half_life", scaled(0.1))]
+    return found(e, "dead average", "problem", text, evidence, proposals)
+
+
+def small_data(e: Evidence) -> Finding | None:
+    """So few pictures that D will know them by heart."""
+    if e.real is None or e.real.count >= SMALL:
+        return None
+    text = (
+        f"There are only {e.real.count} pictures to learn from: a discriminator soon knows so few by heart, and a "
+        "thousand or more are needed for variety."
+    )
+    proposals: list[Proposal] = [("augment", becomes("ada")), ("mirror", becomes(True)), ("D_dropout", at_least(0.3))]
+    return found(e, "small data", "warning", text, {"training_images": float(e.real.count)}, proposals)
+
+
+def discriminators(e: Evidence) -> dict[str, float]:
+    """How far each network moved that is neither a generator nor an average."""
+    return {name: m for name, m in e.moved.items() if name.startswith("D") and not name.endswith("_ema")}
+
+
+STILL = 1e-6  # of a network's size: less is rounding
+FAR = 0.6  # of the squared spread of real pictures; an average picture repeated is at one half
+SMALL = 1000  # pictures in a data set
+FEW = 20  # unseen pictures: fewer tell nothing
+
+CHECKS: tuple[Callable[[Evidence], Finding | None], ...] = (
+    not_finite, collapse, lost_classes, meaningless_labels, ignored_labels, diverging, weak_D, strong_D, overfitting,
+    vanishing, oscillation, dead_average, small_data,
+)  # fmt: skip
+
+#: What follows from a collapse and needs no words of its own.
+FOLLOWS = frozenset({"lost classes", "ignored labels", "diverging", "oscillation", "D too weak", "D too strong"})
+
+#: What `--on-collapse` acts on.
+FATAL = frozenset({"not finite", "collapse", "diverging"})
+
+
+def examine(e: Evidence) -> list[Finding]:
+    """All findings of one look, problems first."""
+    findings = [finding for check in CHECKS if (finding := check(e)) is not None]
+    if any(f.check == "collapse" for f in findings):
+        findings = [f for f in findings if f.check not in FOLLOWS]
+    return sorted(findings, key=lambda f: f.severity != "problem")

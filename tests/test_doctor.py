@@ -1,0 +1,292 @@
+"""The doctor's checks, one by one: what each finds, what it lets pass, and that its advice can be followed."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from elegan import families
+from elegan.config import RunConfig, build, parse_set
+from elegan.data.dataset import Dataset
+from elegan.doctor import checks
+from elegan.doctor.evidence import (
+    Evidence,
+    RealSide,
+    above,
+    ask,
+    gather,
+    movement,
+    not_finite,
+    of_samples,
+    real_side,
+    snapshot,
+    some_weights,
+)
+from elegan.doctor.finding import Finding, propose
+from elegan.doctor.pictures import draw
+from elegan.doctor.reader import fit_cells, fit_labels, squared
+from elegan.families.base import ImageSpec
+from elegan.training.engine import Engine
+
+PRESETS = families.presets()
+NAMES = ["bag", "boot", "coat", "dress"]
+#: A healthy run at its half.
+FINE: dict[str, float] = {
+    "frechet": 2.0, "precision": 0.8, "recall": 0.5, "density": 0.9, "coverage": 0.8, "diversity": 0.95,
+    "diversity_within": 0.9, "twins": 0.05, "class_entropy": 2.0, "label_accuracy": 0.9, "D_tells": 0.8,
+    "D_memory": 0.52, "real": 1.0, "held": 0.9, "fake": -1.0, "G_grad": 1.0, "average": 0.05,
+}  # fmt: skip
+MOVED = {"G": 0.1, "D": 0.1, "G_ema": 0.09}
+
+
+def pictures(n: int = 240, classes: int = 4, split: str = "train", seed: int = 0) -> Dataset:
+    """Pictures of 12x12 where the class is the quarter that is bright."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(n) % classes
+    images = rng.integers(0, 90, (n, 1, 12, 12), dtype=np.uint8)
+    for image, label in zip(images, labels, strict=True):
+        image[0, 3 * label : 3 * label + 3] += 120
+    return Dataset("blobs", images, labels, NAMES[:classes], split)
+
+
+@pytest.fixture(scope="module")
+def real() -> RealSide:
+    data = pictures()
+    return replace(real_side(data, data, pictures(80, split="test", seed=1), 60), count=5000)
+
+
+def configured(preset: str = "sngan-tiny", **settings: Any) -> RunConfig:
+    family, recipe = PRESETS[preset]
+    return build(preset, family, recipe.config, data={"source": recipe.data}, overrides=settings)
+
+
+def evidence(real: RealSide | None, numbers: dict[str, Any] | None = None, **known: Any) -> Evidence:
+    """A healthy look at the half of a run, but for `numbers` and other fields."""
+    known = {"moved": MOVED, "shares": [0.25] * 4, "images": 5000, "history": ({**FINE, "shares": [0.25] * 4},)} | known
+    return Evidence(total=10_000, config=configured(), numbers=FINE | (numbers or {}), real=real, **known)
+
+
+def names(e: Evidence) -> set[str]:
+    return {finding.check for finding in checks.examine(e)}
+
+
+def test_a_healthy_look_finds_nothing(real):
+    assert checks.examine(evidence(real)) == []
+
+
+SICK: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "alike": ("collapse", {"diversity": 0.1}, {}),
+    "alike in a class": ("collapse", {"diversity_within": 0.1}, {}),
+    "twins": ("collapse", {"twins": 0.9}, {}),
+    "classes": ("lost classes", {}, {"shares": [0.5, 0.5, 0.0, 0.0]}),
+    "one class": ("lost classes", {}, {"shares": [0.4, 0.3, 0.3, 0.0]}),
+    "ignored": ("ignored labels", {"label_accuracy": 0.3}, {}),
+    "worse": ("diverging", {"frechet": 1e6}, {}),
+    "memory": ("D overfits", {"D_memory": 0.95}, {}),
+    "still D": ("D does not learn", {}, {"moved": MOVED | {"D": 1e-9}}),
+    "weak D": ("D too weak", {"D_tells": 0.3, "frechet": 1e6}, {}),
+    "strong D": ("D too strong", {"D_tells": 1.0}, {"history": [FINE | {"D_tells": 1.0}] * 3}),
+    "gradient": ("vanishing gradient", {"G_grad": 1e-9}, {}),
+    "jumps": (
+        "oscillation",
+        {},
+        {"shares": [1, 0, 0, 0], "history": [{"shares": [1, 0, 0, 0]}, {"shares": [0, 1, 0, 0]}]},
+    ),
+    "average": ("dead average", {}, {"moved": MOVED | {"G_ema": 0.0}}),
+    "far average": ("dead average", {"average": 1.5}, {}),
+    "nan": ("not finite", {}, {"broken": ["G's layers.0.weight"]}),
+}
+
+
+@pytest.mark.parametrize(("check", "numbers", "known"), SICK.values(), ids=SICK.keys())
+def test_each_failure_is_found_and_told(real, check, numbers, known):
+    findings = {f.check: f for f in checks.examine(evidence(real, numbers, **known))}
+    assert check in findings
+    finding = findings[check]
+    assert finding.text.endswith((".", ")."))
+    assert finding.text[0].isupper()
+    assert finding.evidence
+    assert all(math.isfinite(v) for v in finding.evidence.values())
+    assert finding.change.startswith(("--set ", "--seed "))
+    assert finding.row()["images"] == 5000
+
+
+def test_the_tensor_is_named(real):
+    (finding,) = checks.examine(evidence(real, broken=["G's layers.0.weight", "D's head"]))
+    assert "G's layers.0.weight and 1 more" in finding.text
+
+
+def test_what_only_tells_late_is_not_asked_early(real):
+    early = {"images": 500, "shares": [0.5, 0.5, 0.0, 0.0]}
+    assert names(evidence(real, {"label_accuracy": 0.25, "frechet": 1e6, "D_tells": 0.3}, **early)) == set()
+
+
+def test_a_new_generator_has_not_collapsed_but_one_that_was_better_has(real):
+    alike = {"diversity": 0.05, "twins": 1.0}
+    assert names(evidence(real, alike, images=500, history=())) == set()
+    assert names(evidence(real, alike, images=500, history=({"diversity": 0.1},))) == set()
+    assert names(evidence(real, alike, images=500)) == {"collapse"}
+    assert names(evidence(real, alike, history=())) == {"collapse"}
+
+
+def test_what_follows_from_a_collapse_is_not_told_as_well(real):
+    sick = {"diversity": 0.05, "label_accuracy": 0.25, "frechet": 1e6}
+    assert names(evidence(real, sick, shares=[1.0, 0.0, 0.0, 0.0])) == {"collapse"}
+
+
+def test_little_data_is_told(real):
+    assert names(evidence(replace(real, count=300))) == {"small data"}
+
+
+def test_shuffled_labels_are_seen_in_the_data_alone():
+    data = pictures(400)
+    fair = real_side(data, data, None, 60)
+    assert fair.reader.accuracy > 0.95
+    mixed = replace(data, labels=np.random.default_rng(0).permutation(data.labels), fingerprint="")
+    unfair = real_side(mixed, mixed, None, 60)
+    assert "meaningless labels" in names(evidence(replace(unfair, count=5000)))
+    assert "meaningless labels" not in names(evidence(replace(fair, count=5000)))
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_proposed_change_is_a_setting_of_the_family(preset, real):
+    """What the doctor says can be typed: the run's configuration takes it, and differs by it."""
+    family, recipe = PRESETS[preset]
+    config = configured(preset)
+    for check, numbers, known in SICK.values():
+        e = replace(evidence(real, numbers, **known), config=config)
+        for finding in checks.examine(e):
+            flag, _, value = finding.change.partition(" ")
+            if flag == "--seed":
+                assert int(value) == config.train.seed + 1
+                continue
+            changed = build(preset, family, recipe.config, data={"source": recipe.data}, overrides=parse_set([value]))
+            assert changed != config, (check, finding.change)
+
+
+def test_a_proposal_that_the_settings_refuse_is_passed_over():
+    config = configured("fashion-wgan-gp")
+    assert propose(config, [("label_smoothing", lambda v: 0.1), ("D_lr", lambda v: -1.0)]) == "--seed 1"
+    assert propose(config, [("penalty", lambda _: "none"), ("D_steps", lambda n: n + 1)]) == "--set D_steps=6"
+    assert (
+        propose(configured("fashion-r3gan"), [("lr", lambda pair: [v / 2 for v in pair])])
+        == "--set lr=[0.0001,2.5e-05]"
+    )
+
+
+def test_ranks_of_logits():
+    assert above(np.array([1.0, 2.0]), np.array([0.0, -1.0])) == 1
+    assert above(np.array([1.0, 1.0]), np.array([1.0])) == 0.5
+    assert above(np.array([0.0, 2.0]), np.array([1.0])) == 0.5
+
+
+def test_squared_distances():
+    a, b = np.random.default_rng(0).normal(size=(2, 5, 3))
+    assert squared(a, b) == pytest.approx(((a[:, None] - b[None]) ** 2).sum(2))
+
+
+def test_cells_are_those_of_the_nearest_centre():
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.normal(size=(40, 2)) * 0.1 + centre for centre in ([0, 0], [5, 0], [0, 5])])
+    reader = fit_cells(x, cells=3)
+    cells = reader.read(x).reshape(3, 40)
+    assert (cells == cells[:, :1]).all()
+    assert len(set(cells[:, 0])) == 3
+    assert reader.shares == pytest.approx([1 / 3] * 3)
+
+
+def test_the_readers_accuracy_is_of_pictures_that_it_has_not_seen():
+    x = np.random.default_rng(0).normal(size=(120, 100))
+    labels = np.random.default_rng(1).integers(0, 2, 120)
+    reader = fit_labels(x, labels, ["a", "b"])
+    seen = np.arange(120) % 4 != 3
+    assert (reader.read(x)[seen] == labels[seen]).mean() > 0.9
+    assert reader.accuracy < 0.8
+
+
+def test_copies_are_twins_and_have_no_diversity(real):
+    features = real.features
+    one = np.repeat(features[:1], len(features), 0)
+    assert of_samples(features, real.classes, real.classes, real)["twins"] < 0.05
+    same = of_samples(one, np.zeros(len(one), int), None, real)
+    assert same["twins"] == 1
+    assert same["diversity"] < 1e-6
+    assert same["frechet"] == pytest.approx(real.spread**2 / 2 + ((one[0] - features.mean(0)) ** 2).sum(), rel=1e-3)
+
+
+def model_of(preset: str = "sngan-tiny", spec: ImageSpec = ImageSpec(1, 12, 12, 4)) -> Any:  # noqa: B008
+    family, recipe = PRESETS[preset]
+    torch.manual_seed(0)
+    return families.get(family).Model(recipe.config, spec)
+
+
+def test_gathering_names_the_tensor_that_is_broken(real):
+    model = model_of()
+    assert not_finite(model) == []
+    with torch.no_grad():
+        model.D.linear.parametrizations.weight.original[0, 3] = float("nan")
+    e = gather(model, real, 10, 100, configured())
+    assert e.broken == ["D's linear.parametrizations.weight.original"]
+    assert names(e) == {"not finite"}
+
+
+def test_gathering_sees_a_frozen_D_and_a_still_average(real):
+    model = model_of()
+    before = snapshot(model)
+    with torch.no_grad():
+        for p in model.G.parameters():
+            p.add_(0.1)
+    moved = movement(before, snapshot(model))
+    assert moved["D"] == 0
+    assert moved["G"] > 0.01
+    e = gather(model, real, 500, 1000, configured(), moved=moved)
+    assert {"D does not learn", "dead average"} <= names(e)
+    assert e.samples.shape == (60, 12, 12, 1)
+    assert set(e.logits) == {"training", "held", "fake"}
+
+
+def test_gathering_in_half_precision_reads_features_in_full(real):
+    """On machines that compute in bfloat16 the default is to: features and metrics stay what they are."""
+    data = replace(
+        pictures(), name="mnist", images=np.zeros((240, 1, 28, 28), np.uint8) + pictures().images[..., :1, :1]
+    )
+    known = real_side(data, data, None, 60)
+    assert known.extract.net is not None, "a classifier, which autocast would reach"
+    with Engine(torch.device("cpu"), "bf16").context():
+        e = gather(model_of(spec=ImageSpec(1, 28, 28, 4)), known, 500, 1000, configured())
+    assert e.numbers["frechet"] > 0
+    assert e.logits["fake"].dtype == np.float32
+
+
+def test_D_is_asked_in_whole_batches_of_one_kind():
+    model = model_of("improved-tiny")
+    images = pictures(40).images
+    assert ask(model, images, None).shape == (32,)  # two batches of sixteen
+    assert ask(model, images[:10], None).shape == (10,)
+
+
+def test_a_part_of_the_weights_is_a_copy():
+    weight = torch.arange(10000.0)
+    part = some_weights([weight])
+    weight += 1
+    assert len(part) <= 2500
+    assert part[0] == 0
+
+
+@pytest.mark.parametrize("check", ["collapse", "lost classes", "D overfits", "diverging", "not finite"])
+def test_each_kind_of_picture_is_drawn(check, real, tmp_path):
+    e = gather(model_of(), real, 500, 1000, configured(), history=({**FINE, "images": 100},))
+    e = replace(e, stats=[{"images": i, "D_loss": 1.0, "G_loss": 2.0} for i in (8, 16)])
+    assert draw(Finding(500, check, "problem", "text"), e, tmp_path / "a.png")
+    assert (tmp_path / "a.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_nothing_to_see_is_no_picture(tmp_path):
+    e = Evidence(500, 1000, configured(), {}, broken=["x"])
+    assert not draw(Finding(500, "not finite", "problem", "text"), e, tmp_path / "a.png")
+    assert not (tmp_path / "a.png").exists()
