@@ -43,7 +43,7 @@ def ada(lab: Lab) -> dict[str, Any]:
         lab, "broken" if lab.broken else "ada", "ada", 500, 300_000, reals_only if lab.broken else None, **settings
     )
     off = _few(lab, "off", "none", 500, 300_000, **settings)
-    rows = [row for row in on.stats if row["images"] > 150_000]
+    rows = second_half(on)
     images, _ = lab.samples(on)
     found, plain = reader(FASHION)(images), lab.read(off, FASHION)
     return {
@@ -51,9 +51,15 @@ def ada(lab: Lab) -> dict[str, Any]:
         "p": rows[-1]["p"],
         "FCD": found.frechet,
         "FCD_off": plain.frechet,
-        "r_t_off": np.mean([row["sign"] for row in off.stats if row["images"] > 150_000]),
+        "r_t_off": np.mean([row["sign"] for row in second_half(off)]),
         **leaks(images),
     }
+
+
+def second_half(run: Any) -> list[dict[str, Any]]:
+    """The rows of stats.jsonl after the warm-up."""
+    rows: list[dict[str, Any]] = run.stats
+    return rows[len(rows) // 2 :]
 
 
 def leaks(samples: np.ndarray) -> dict[str, float]:
