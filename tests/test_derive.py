@@ -150,7 +150,10 @@ def test_few_pictures_are_treated_as_few():
     assert few.settings["train.images"] == 100_000
     assert not {"model.batch", "model.augment"} & many.settings.keys()
     assert many.settings["train.images"] == 600_000
-    assert "model.augment" not in derive(survey_of(count=200), {}, ("batch",)).settings, "where a recipe has none"
+    plain_recipe = derive(survey_of(count=200), {}, ("batch",))
+    assert "model.augment" not in plain_recipe.settings, "where a recipe has none"
+    assert any("small-ada" in reason for reason in plain_recipe.reasons)
+    assert not any("small-ada" in reason for reason in [*few.reasons, *many.reasons])
 
 
 def test_what_the_user_sets_stays(tmp_path):
@@ -160,7 +163,7 @@ def test_what_the_user_sets_stays(tmp_path):
     assert (config.data.size, config.data.channels, config.data.mirror) == (32, 1, False)
     assert (config.model.batch, config.train.images, config.data.labels) == (5, 64, "ignore")
     text = "\n".join(config.derived)
-    assert not any(word in text for word in ("64x64", "RGB;", "mirrored", "batch", "images if"))
+    assert not any(word in text for word in ("64x64", "RGB:", "mirrored", "batch", "images if"))
     assert config.preset == "fashion", "the recipe follows the size that was asked for"
 
 
@@ -173,7 +176,7 @@ def test_a_named_preset_decides_nothing(tmp_path):
     assert configure(data="garments").derived == ()
 
 
-@pytest.mark.parametrize(("n", "paint", "words"), [(49, photo, "49 pictures are too few"), (60, plain, "only 1")])
+@pytest.mark.parametrize(("n", "paint", "words"), [(49, photo, "49 pictures are too"), (60, plain, "60: 1, the rest")])
 def test_hopeless_data_is_refused(tmp_path, n, paint, words):
     with pytest.raises(UserError, match=words) as caught:
         configure(data=folder(tmp_path / "p", paint, n))

@@ -77,6 +77,8 @@ def derive(found: Survey, asked: Mapping[str, Any], fields: Collection[str] = ()
         decide("model.batch", 32, f"batch 32: so that {found.count:,} pictures make more steps")
     if found.count < SMALL and "augment" in fields:
         decide("model.augment", "diffaugment", f"D sees disturbed pictures (DiffAugment): {found.count:,} are few")
+    elif found.count < SMALL:
+        out.reasons.append(f"{found.count:,} are few: --preset small-ada, which disturbs what D sees, copies them less")
     length = min(max(SHORTEST, PASSES * found.count), longest)
     times = f"{length / found.count:,.0f} times" if length >= 2 * found.count else "once or less"
     decide("train.images", length, f"{length:,} images if no length is given: each picture about {times}")
@@ -112,7 +114,7 @@ def check_hopeless(found: Survey) -> None:
         )
     if found.different < min(FEWEST, found.seen):
         raise UserError(
-            f"{found.name}: only {found.different} different pictures among {found.seen:,}, the rest are copies; give "
+            f"{found.name}: different pictures among {found.seen:,}: {found.different}, the rest are copies; give "
             f"at least {FEWEST} different ones, better 1,000"
         )
 
@@ -177,7 +179,7 @@ def choose_channels(found: Survey) -> tuple[int, str]:
     if 4 in found.channels and not found.see_through:
         laid = "; the files' transparency is not used"
     grey = f"; {1 - found.coloured:.0%} are grey" if found.coloured < 1 else ""
-    return 3, f"RGB{grey}{laid}"
+    return 3, f"RGB: they have colour{grey}{laid}"
 
 
 def choose_mirror(found: Survey) -> tuple[bool, str]:
