@@ -19,7 +19,7 @@ from elegan.images import to_pil
 
 PAD = 2  # of `images.grid`, before pixels are repeated
 ROOM = 1_400_000  # bytes for all frames of one run's grids
-QUALITY = 82
+QUALITIES = (82, 60, 35)  # of lossy WebP, the first that fits its room
 
 
 class Picture(NamedTuple):
@@ -37,9 +37,9 @@ class Picture(NamedTuple):
         return self.width * self.scale
 
 
-def picture(image: np.ndarray, alt: str, *, scale: int = 1, lossy: bool = False) -> Picture:
+def picture(image: np.ndarray, alt: str, *, scale: int = 1) -> Picture:
     """uint8 (H, W, C) as a picture. `scale`: shown so many times larger, by the browser."""
-    return Picture(_uri(to_pil(image), lossy), image.shape[1], image.shape[0], alt, scale)
+    return Picture(_uri(to_pil(image), None), image.shape[1], image.shape[0], alt, scale)
 
 
 def sheet(images: np.ndarray, columns: int, alt: str, *, scale: int = 1, pad: int = PAD) -> Picture:
@@ -55,7 +55,7 @@ def sheet(images: np.ndarray, columns: int, alt: str, *, scale: int = 1, pad: in
             cell[..., -1] = 255
     mode = "LA" if canvas.shape[2] == 2 else "RGBA"
     made = Image.frombytes(mode, (canvas.shape[1], canvas.shape[0]), canvas.tobytes())
-    return Picture(_uri(made, canvas.nbytes > 400_000), made.width, made.height, alt, scale)
+    return Picture(_uri(made, QUALITIES[0] if canvas.nbytes > 120_000 else None), made.width, made.height, alt, scale)
 
 
 def frames(paths: Sequence[Path], size: tuple[int, int], alts: Sequence[str], room: int = ROOM) -> list[Picture | None]:
@@ -69,9 +69,9 @@ def frames(paths: Sequence[Path], size: tuple[int, int], alts: Sequence[str], ro
         plain, factor = (None, 1) if image is None else _unrepeat(image, scale)
         small.append((None if plain is None else clear_gaps(plain, size), factor))
     made: list[Picture | None] = []
-    for lossy in (False, True):
+    for quality in (None, *QUALITIES):
         made = [
-            None if image is None else Picture(_uri(image, lossy), image.width, image.height, alt, factor)
+            None if image is None else Picture(_uri(image, quality), image.width, image.height, alt, factor)
             for (image, factor), alt in zip(small, alts, strict=True)
         ]
         if sum(len(p.uri) for p in made if p) <= room:
@@ -86,7 +86,9 @@ def file_picture(path: Path, alt: str, widest: int = 1400) -> Picture | None:
         return None
     if image.width > widest:
         image = image.resize((widest, max(1, round(image.height * widest / image.width))))
-    return Picture(_uri(image, image.width * image.height > 500_000), image.width, image.height, alt)
+    return Picture(
+        _uri(image, QUALITIES[0] if image.width * image.height > 500_000 else None), image.width, image.height, alt
+    )
 
 
 def repeated(size: tuple[int, int]) -> int:
@@ -146,12 +148,12 @@ def _unrepeat(image: Image.Image, scale: int) -> tuple[Image.Image, int]:
     return Image.fromarray(np.ascontiguousarray(small)), scale
 
 
-def _uri(image: Image.Image, lossy: bool) -> str:
-    """A data URI: WebP where Pillow has it, else PNG."""
+def _uri(image: Image.Image, quality: int | None) -> str:
+    """A data URI: WebP where Pillow has it (exact without a quality), else PNG."""
     buffer = io.BytesIO()
     if features.check("webp"):
         image = image.convert({"L": "RGB", "LA": "RGBA"}.get(image.mode, image.mode))
-        image.save(buffer, "WEBP", lossless=not lossy, quality=QUALITY if lossy else 60, method=4, exact=False)
+        image.save(buffer, "WEBP", lossless=quality is None, quality=quality or 60, method=4, exact=False)
         kind = "webp"
     else:
         image.save(buffer, "PNG", optimize=True)
