@@ -124,6 +124,8 @@ def diagnose(path: str | os.PathLike[str], device: str = "auto", samples: int = 
     earlier = folder.stats("findings.jsonl")
     found, note = keep(folder, e, found, [row.get("check", "") for row in earlier if row["images"] == images])
     notes += note
+    if e.young:
+        notes.append("the run has hardly begun: checks that a new generator could not pass are not asked yet")
     return Diagnosis(str(folder.path), images, config.train.images, found, earlier, e.row_numbers(), real, notes)
 
 
