@@ -1,11 +1,12 @@
-"""The doctor against healthy and against broken runs: every planted failure is found, no healthy run gives an alarm.
+"""The doctor against healthy and against broken runs: is every planted failure found, and does no healthy run alarm it?
 
     python -m benchmarks.doctor --out runs/doctor --case all
     python -m benchmarks.doctor --out runs/doctor --report
 
-A failure is planted into a healthy run of `fashion` at half width, in the middle of its plan, and must be found at the
-next look. (Shuffled labels, few pictures and learning rates times a hundred are there from the start.) Cases run
-one by one, or all that are not yet there; `--report` writes `benchmarks/results/doctor.md` from what the runs recorded.
+A failure is planted into a healthy run of `fashion` at a quarter of its width, in the middle of its plan, and must be
+found at the next look. (Shuffled labels, few pictures and learning rates times a hundred are there from the start.)
+Cases run one by one, or all of them; `--report` writes `benchmarks/results/doctor_runs.md` from what they recorded.
+`benchmarks/results/doctor.md` holds the looks from which the thresholds were set.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from elegan.families.base import Family
 from elegan.training import loop, plan, run
 from elegan.training.folder import RunFolder
 
-RESULTS = Path(__file__).parent / "results" / "doctor.md"
+RESULTS = Path(__file__).parent / "results" / "doctor_runs.md"
 NARROW = {"G_width": 16, "G_widest": 64, "D_width": 16, "D_widest": 64, "batch": 32}
 LOOK = {"check_share": 1, "check_samples": 500, "grids": 4, "precision": "fp32"}
 PLAN, PLANTED = 32 * 800, 32 * 400  # images of the run that failures are planted in, and where
