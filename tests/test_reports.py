@@ -123,12 +123,14 @@ def test_the_best_checkpoint_has_scores_of_its_own(root: Path, tmp_path: Path) -
     shutil.copytree(root / "second", tmp_path / "run")
     run = elegan.load(tmp_path / "run")
     last = evaluation.checkpoint_key(run)
-    run.checkpoint = "best"  # type: ignore[attr-defined]
+    run.checkpoint = "best"
     assert evaluation.checkpoint_key(run) == ""
     shutil.copytree(tmp_path / "run" / "checkpoints", tmp_path / "run" / "best")
     for path in (tmp_path / "run" / "best").glob("*.json"):
         path.write_text(json.dumps(json.loads(path.read_text()) | {"sha256": "b" * 64}))
     assert evaluation.checkpoint_key(run) == "b" * 64 != last
+    best = elegan.report(tmp_path / "run", evaluate=False, checkpoint="best")
+    assert "no checkpoint can be read" in best.html  # its checksum is made up
 
 
 def test_a_run_that_cannot_be_written_is_judged(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

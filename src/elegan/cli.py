@@ -218,6 +218,7 @@ def report(
     evaluate: EvaluateOption = True,
     data: DataOption = None,
     device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.auto,
+    checkpoint: CheckpointOption = Checkpoint.last,
 ) -> None:
     """One HTML file about a run: samples over time, scores in words, curves, copies, settings. Needs no network."""
     from elegan.reports.page import report as make
@@ -232,6 +233,7 @@ def report(
             evaluate=evaluate,
             data=data,
             device=device.value,
+            checkpoint=checkpoint.value,
             say=_tell,
         )
     )
@@ -247,6 +249,7 @@ def compare(
     evaluate: EvaluateOption = True,
     data: DataOption = None,
     device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.auto,
+    checkpoint: CheckpointOption = Checkpoint.last,
     as_json: JsonOption = False,
 ) -> None:
     """Runs side by side: settings, scores, curves, and whether a difference is more than chance."""
@@ -261,6 +264,7 @@ def compare(
         evaluate=evaluate,
         data=data,
         device=device.value,
+        checkpoint=checkpoint.value,
         say=_tell,
     )
     _print(made, as_json)

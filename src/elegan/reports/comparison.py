@@ -30,7 +30,7 @@ from elegan.reports.evaluation import HINT, Evaluation, checkpoints, evaluation
 from elegan.reports.facts import facts
 from elegan.reports.pictures import Picture
 from elegan.reports.render import Page, check_out, render
-from elegan.training import checkpoint
+from elegan.training.checkpoint import listing
 from elegan.training.trained import Run
 
 SHEETS = 12  # of samples, at most
@@ -48,6 +48,7 @@ def compare(
     evaluate: bool = True,
     data: str | os.PathLike[str] | None = None,
     device: str = "auto",
+    checkpoint: str = "last",
     say: Callable[[str], None] = lambda text: None,
 ) -> Comparison:
     """Put runs side by side. What `elegan compare` does.
@@ -58,7 +59,7 @@ def compare(
     """
     if out is not None:
         check_out(out)
-    opened = [run if isinstance(run, Run) else Run(run, device) for run in runs]
+    opened = [run if isinstance(run, Run) else Run(run, device, checkpoint) for run in runs]
     if len(opened) < 2:
         raise UserError("a comparison takes at least two runs: elegan compare RUN RUN")
     seen: dict[Path, Run] = {}
@@ -294,7 +295,7 @@ def sheets(contestants: Sequence[Contestant]) -> list[tuple[str, str, Picture]]:
     found: list[tuple[str, str, Picture]] = []
     for contestant in contestants:
         for entrant in contestant.entrants:
-            whole = checkpoint.listing(checkpoints(entrant.run))
+            whole = listing(checkpoints(entrant.run))
             if len(found) < SHEETS and whole and hasattr(entrant.run.model, "draw"):
                 found.append((contestant.name, f"seed {entrant.seed}", sections.samples(entrant.run, 50, seed=1)))
     return found

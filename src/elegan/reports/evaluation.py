@@ -102,7 +102,7 @@ def evaluation(
 
 def checkpoints(run: Run) -> Path:
     """The folder that a run's model comes from: its last checkpoints, or the best one where that was asked for."""
-    return run.folder / "best" if getattr(run, "checkpoint", "last") == "best" else run.folder.checkpoints
+    return run.folder / "best" if run.checkpoint == "best" else run.folder.checkpoints
 
 
 def checkpoint_key(run: Run) -> str:

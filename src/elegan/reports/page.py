@@ -13,7 +13,7 @@ from elegan.reports.facts import Facts, changes, facts, settings
 from elegan.reports.pictures import Picture, file_picture
 from elegan.reports.readings import Reading, readings
 from elegan.reports.render import Page, check_out, render
-from elegan.training import checkpoint
+from elegan.training.checkpoint import listing
 from elegan.training.trained import Run
 
 CARDS = ("frechet", "precision", "recall", "label_accuracy", "copies")
@@ -29,6 +29,7 @@ def report(
     evaluate: bool = True,
     data: str | os.PathLike[str] | None = None,
     device: str = "auto",
+    checkpoint: str = "last",
     say: Callable[[str], None] = lambda text: None,
 ) -> Page:
     """Write a run's report: one HTML file that needs no network. What `elegan report` does.
@@ -36,10 +37,11 @@ def report(
     `run` is a `Run` or its folder; `out` the file, by default `report.html` in the folder. The run's newest
     checkpoint is evaluated (`samples` samples, by default 10,000; `features` and `inception_weights` as in
     `elegan.evaluate`) unless its scores are kept already, in `scores.json` and `suspects.npz`; with `evaluate=False`
-    only what is kept is shown. `data` is where the run's data is now, if it moved. `say` is told what takes long.
-    Raises UserError for a folder that is no run, data that cannot be found, or a file that cannot be written.
+    only what is kept is shown. `data` is where the run's data is now, if it moved; `checkpoint` is "last" or "best";
+    `say` is told what takes long. Raises UserError for a folder that is no run, data that cannot be found, or a file
+    that cannot be written.
     """
-    opened = run if isinstance(run, Run) else Run(run, device)
+    opened = run if isinstance(run, Run) else Run(run, device, checkpoint)
     path = check_out(opened.path / "report.html" if out is None else out)
     judged = evaluation(
         opened, samples, features=features, inception_weights=inception_weights, data=data, fresh=evaluate, say=say,
@@ -91,7 +93,7 @@ def drawn(run: Run, found: Facts) -> dict[str, Any]:
     """What the model draws anew for a report: nothing where it has no checkpoint, or makes images from images."""
     nothing: dict[str, Any] = {"sheet": None, "classes": [], "paths": [], "conditional": False, "more_classes": 0}
     nothing["faults"] = []
-    if not checkpoint.listing(checkpoints(run)):
+    if not listing(checkpoints(run)):
         return nothing
     try:
         model = run.model
