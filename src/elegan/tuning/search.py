@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from elegan.config import RunConfig, TrainConfig
+from elegan.config import RunConfig
 from elegan.errors import UserError
 from elegan.tuning.folder import SearchFolder, Terms, need_optuna
 from elegan.tuning.results import Search, outcome
@@ -119,9 +119,6 @@ def begin(
     was = folder.config() if folder is not None and folder.exists else None
     asked = configure(preset, data, **options, base=was[1] if was else None)
     train = {"images": 0, "budget": None, "score_every": 0, "grids": 1, "keep": 1, "check_share": 0.0}
-    train = {
-        key: value for key, value in train.items() if key in TrainConfig.model_fields
-    }  # not every run has a doctor
     set_images = None if asked.derived else asked.train.images or None  # what follows from the data is a whole run's
     lengths = check_length(length) or check_length({"images": set_images, "budget": asked.train.budget})
     base = asked.model_copy(update={"train": asked.train.model_copy(update=train)})
