@@ -14,6 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from elegan import families
 from elegan.families.base import Batch, Clock, ImageSpec
+from elegan.networks import layers
+from elegan.networks.resize import ResizeConv2d
 
 WAITS = (
     "_local_scalar_dense",
@@ -26,15 +28,17 @@ WAITS = (
 
 
 class Waits(TorchDispatchMode):
-    """Counts the operations for whose result a GPU's host has to wait."""
+    """Notes the operations for whose result a GPU's host has to wait, or every one."""
 
-    def __init__(self) -> None:
+    def __init__(self, every: bool = False) -> None:
         super().__init__()
-        self.found: list[str] = []
+        self.every, self.found = every, list[str]()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func._schema.name.split("::")[1]
-        if name in WAITS:
+        if self.every:
+            self.found.append(name)
+        elif name in WAITS:
             ours = [f for f in traceback.extract_stack() if "/elegan/" in f.filename]
             self.found.append(f"{name} at {Path(ours[-1].filename).name}:{ours[-1].lineno}" if ours else name)
         return func(*args, **(kwargs or {}))
@@ -52,6 +56,35 @@ def test_a_step_reads_no_value_on_the_host(name: str, monkeypatch: pytest.Monkey
     with Waits() as waits:
         model.step(batches, Clock(n, 1000))
     assert not waits.found
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        layers.conv(1, 8, 5, 2),
+        layers.up_conv(8, 1, 5, 2),
+        layers.conv(8, 16, 4, 2),
+        layers.up_conv(8, 8, 5, 2),
+        layers.conv(8, 1, 4),
+        ResizeConv2d(8, 4, 5, "nearest"),
+        ResizeConv2d(8, 4, 3, "bilinear"),
+    ],
+    ids=lambda layer: type(layer).__name__,
+)
+def test_away_from_the_cpu_layers_are_the_plain_ones(layer: torch.nn.Module) -> None:
+    """No small tensors of the host's on the way, for whose copies a GPU waits; `meta` stands in for one."""
+    layer = layer.to("meta")
+    x = torch.empty(2, next(layer.parameters()).shape[1], 8, 8, device="meta")
+    if isinstance(layer, torch.nn.ConvTranspose2d):
+        x = torch.empty(2, 8, 8, 8, device="meta")
+    with Waits(every=True) as operations:
+        layer(x)
+    assert operations.found and set(operations.found) <= {
+        "convolution",
+        "constant_pad_nd",
+        "upsample_nearest2d",
+        "upsample_bilinear2d",
+    }
 
 
 def test_reading_a_value_would_be_noticed() -> None:

@@ -53,6 +53,8 @@ class FoldedConv2d(nn.Conv2d):
     """
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.device.type != "cpu":
+            return super().forward(x)
         taps = [[2 * d + b + self.padding[0] for d in (-1, 0, 1)] for b in (0, 1)]  # type: ignore[operator]
         weight = fold(self.weight, taps)  # (O, I, 2, 3, 2, 3): block row, distance, block column, distance
         weight = weight.permute(0, 2, 4, 1, 3, 5).reshape(self.out_channels, 4 * self.in_channels, 3, 3)
@@ -70,6 +72,8 @@ class FoldedConvTranspose2d(nn.ConvTranspose2d):
     """
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
+        if x.device.type != "cpu":
+            return super().forward(x, output_size)
         taps = [[a + self.padding[0] - 2 * d for d in (-1, 0, 1)] for a in (0, 1)]  # type: ignore[operator]
         weight = fold(self.weight, taps)  # (I, O, 2, 3, 2, 3)
         weight = weight.permute(2, 4, 1, 0, 3, 5).reshape(4 * self.out_channels, self.in_channels, 3, 3)
