@@ -34,34 +34,37 @@ def run_once(arguments: Sequence[str], folder: Path) -> tuple[float, float]:
     return time.perf_counter() - start, usage.ru_maxrss / 1024
 
 
-def measure_commands() -> dict[str, Any]:
-    """Seconds of each command, and the megabytes of training."""
-    data = ["--data", "fashion-mnist"]
+def measure_starts() -> dict[str, Any]:
+    """Seconds of whole runs of one step of the default recipe, the first and then the median, and their megabytes."""
+    arguments = ["train", "--preset", "fashion", "--data", "fashion-mnist", "--steps", "1", "--out"]
+    with tempfile.TemporaryDirectory() as name:
+        runs = [run_once([*arguments, f"start{i}"], Path(name)) for i in range(REPEATS)]
+    seconds = [round(s, 2) for s, _ in runs]
+    return {
+        "first": seconds[0],
+        "again": statistics.median(seconds[1:]),
+        "all_seconds": seconds,
+        "memory_mb": round(max(megabytes for _, megabytes in runs)),
+    }
+
+
+def measure_commands() -> dict[str, float]:
+    """Seconds of the commands on a run of `fashion-dcgan`."""
+    train = ["train", "--preset", "fashion-dcgan", "--data", "fashion-mnist", "--steps", "2", "--out", "dcgan"]
+    commands = {
+        "help": ["--help"],
+        "info": ["info", "dcgan"],
+        "sample": ["sample", "dcgan", "-n", str(SAMPLES), "--out", "samples.npz"],
+        "evaluate": ["evaluate", "dcgan"],
+    }
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        precision = ["--precision", "bf16"] if _bf16() else []
-        starts = [
-            run_once(["train", "--preset", "fashion", *data, "--steps", "1", "--out", f"start{i}"], folder)
-            for i in range(3)
-        ]
-        run_once(["train", "--preset", "fashion-dcgan", *data, *precision, "--steps", "2", "--out", "dcgan"], folder)
-        commands = {
-            "help": ["--help"],
-            "info": ["info", "dcgan"],
-            "sample": ["sample", "dcgan", "-n", str(SAMPLES), "--out", "samples.npz"],
+        run_once([*train, *(["--precision", "bf16"] if _bf16() else [])], folder)
+        repeats = dict.fromkeys(commands, REPEATS) | {"evaluate": 1}
+        return {
+            key: round(statistics.median(run_once(arguments, folder)[0] for _ in range(repeats[key])), 2)
+            for key, arguments in commands.items()
         }
-        seconds = {}
-        for key, arguments in commands.items():
-            seconds[key] = [run_once(arguments, folder)[0] for _ in range(REPEATS)]
-        seconds["evaluate"] = [run_once(["evaluate", "dcgan"], folder)[0] for _ in range(2)]
-    seconds["start"] = [s for s, _ in starts]
-    medians = {key: round(statistics.median(values), 2) for key, values in seconds.items()}
-    medians["start_first"] = round(seconds["start"][0], 2)
-    return {
-        "seconds": medians,
-        "all_seconds": {key: [round(s, 2) for s in values] for key, values in seconds.items()},
-        "training_memory_mb": round(max(megabytes for _, megabytes in starts)),
-    }
 
 
 def measure_floor(preset: str) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
     python -m benchmarks.speed --tensorflow PATH_OF_A_PYTHON_WITH_TENSORFLOW [--only fashion-dcgan] [--rounds 7]
 
-`--only` takes presets, `sampling`, `floors` (steps against what the processor could do) and `commands`; what is left
-out keeps its last result.
+`--only` takes presets, `sampling`, `floors` (steps against what the processor could do), `commands` and `starts` (of
+training); what is left out keeps its last result.
 
 Every contestant is a process that waits for its turn: it runs a few training steps, says how long each took, and
 waits again, so that a machine that is slower for a minute is slower for all of them. A round's number is its median
@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import targets
-from benchmarks.commands import measure_commands, measure_floor, sampler
+from benchmarks.commands import measure_commands, measure_floor, measure_starts, sampler
 from benchmarks.targets import PLAIN, PREDICT, TF
 
 RESULTS = Path(__file__).parent / "results"
@@ -169,14 +169,27 @@ def text(results: dict[str, Any]) -> str:
             ms, times = r["ms"].get(name), r["slower_than"]["elegan bf16"].get(name)
             cells.append("" if ms is None else f"{ms:.1f}" + (f" ({times:.2f}x)" if times else ""))
         lines.append(f"| `{r['preset']}` | " + " | ".join(cells) + " |")
-    return "\n".join([*lines, "", "## Targets", "", *targets.table(results), "", results["about"], ""])
+    return "\n".join(
+        [
+            *lines,
+            "",
+            "## Targets",
+            "",
+            *targets.table(results),
+            "",
+            results["about"],
+            *(["", results["note"]] if "note" in results else []),
+            "",
+        ]
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tensorflow", help="the Python of a virtual environment with TensorFlow")
-    parser.add_argument("--only", nargs="*", default=[*PRESETS, SAMPLING, "floors", "commands"])
+    parser.add_argument("--only", nargs="*", default=[*PRESETS, SAMPLING, "floors", "commands", "starts"])
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--note", help="a sentence on the circumstances, printed below the tables")
     parser.add_argument("--worker", nargs=2, metavar=("PRESET", "PRECISION"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
@@ -186,9 +199,13 @@ def main() -> None:
 
     path = RESULTS / "speed.json"
     results = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if args.note:
+        results["note"] = args.note
     for part in args.only:
         if part == "commands":
             results["commands"] = measure_commands()
+        elif part == "starts":
+            results["starts"] = measure_starts()
         elif part == "floors":
             results["floors"] = {preset: measure_floor(preset) for preset in FLOORS}
         else:
