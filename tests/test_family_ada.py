@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from elegan.adversarial.augment import AUGMENTATIONS
-from elegan.families import ada
+from elegan.families import ada, sngan
 from elegan.families.base import Batch, Clock, ImageSpec
 
 SPEC = ImageSpec(3, 16, 12, 3)
@@ -119,3 +119,25 @@ def test_logits_are_of_the_pictures_as_they_are():
     a = model.logits(x, y)
     torch.manual_seed(1)
     assert torch.equal(a, model.logits(x, y))
+
+
+def test_the_default_recipe_disturbs_all_that_its_discriminator_sees(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec, seen = ImageSpec(1, 16, 16, 3), []
+    settings = {"batch": 4, "z_dim": 8, "embedding": 4, "G_width": 8, "D_width": 8}
+
+    def darken(images: Tensor, p: float | Tensor) -> Tensor:
+        seen.append(len(images))
+        return images * 0 - 1 + 0 * p
+
+    torch.manual_seed(0)
+    plain, disturbed = (sngan.Model(sngan.Config(**settings, augment=a), spec) for a in ("none", "diffaugment"))
+    assert disturbed.augment is AUGMENTATIONS["diffaugment"]
+    assert plain.augment is AUGMENTATIONS["none"]
+    monkeypatch.setattr(disturbed, "augment", darken)
+    before = {name: p.clone() for name, p in disturbed.G.named_parameters()}
+    real = Batch(torch.rand(4, 1, 16, 16) * 2 - 1, torch.arange(4) % 3)
+    values = disturbed.step([real], Clock(0, 100))
+    assert seen == [8, 4], "real and fake together in D's step, then the fakes in G's"
+    # D sees the same black picture everywhere, so it can tell nothing apart and G has nothing to go by
+    assert values["D_real"] + values["D_fake"] == 1
+    assert all(torch.equal(p, before[name]) for name, p in disturbed.G.named_parameters())

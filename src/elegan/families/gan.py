@@ -78,7 +78,9 @@ class Config(FamilyConfig):
     D_head_dropout: Share = 0.0
     """Dropout before D's last layer."""
 
-    objective: Literal["minimax", "nonsaturating", "least-squares", "hinge", "wasserstein"] = "nonsaturating"
+    objective: Literal["minimax", "nonsaturating", "least-squares", "least-squares-chi2", "hinge", "wasserstein"] = (
+        "nonsaturating"
+    )
     """The game: which losses D and G minimise."""
     updates: Literal["joint", "separate", "shared"] = "joint"
     """joint: D on real and fake, then G on new fakes. separate: D on real, D on fake, then G. shared: D and G at

@@ -22,6 +22,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from elegan.adversarial.augment import AUGMENTATIONS
 from elegan.adversarial.objectives import OBJECTIVES, share_above
 from elegan.adversarial.stabilizers import (
     ema_decay,
@@ -66,8 +67,11 @@ class Config(FamilyConfig):
     slope: float = Field(0.2, ge=0)
     """Negative slope of D's leaky ReLUs."""
 
-    objective: Literal["hinge", "nonsaturating", "least-squares"] = "hinge"
+    objective: Literal["hinge", "nonsaturating", "least-squares", "least-squares-chi2"] = "hinge"
     """The game: which losses D and G minimise."""
+    augment: Literal["none", "diffaugment"] = "none"
+    """Disturb all that D sees, real and fake (DiffAugment: colours, shifts, holes): for a few thousand pictures or
+    fewer."""
     G_lr: float = Field(3e-4, gt=0)
     """Adam's learning rate for G."""
     D_lr: float = Field(6e-4, gt=0)
@@ -155,7 +159,7 @@ class Model(Family):
         self.G_adam = torch.optim.Adam(self.G.parameters(), config.G_lr, betas, fused=True)
         self.D_adam = torch.optim.Adam(self.D.parameters(), config.D_lr, betas, fused=True)
         self.parts.optimizers = {"G": self.G_adam, "D": self.D_adam}
-        self.objective = OBJECTIVES[config.objective]
+        self.objective, self.augment = OBJECTIVES[config.objective], AUGMENTATIONS[config.augment]
 
     @property
     def conditional(self) -> bool:
@@ -174,11 +178,12 @@ class Model(Family):
         self.G.train()
         self.D.train()
 
-        # (1) Discriminator, on real and fake in one pass
+        # (1) Discriminator, on real and fake in one pass; both are disturbed alike where the recipe says so
         with torch.no_grad():
             fake = self.G(torch.randn(n, cfg.z_dim, device=real.device), labels)  # (n, C, H, W)
+            shown = self.augment(torch.cat([real, fake]), 1.0)
         both = None if labels is None else torch.cat([labels, labels])
-        real_logits, fake_logits = self.D(torch.cat([real, fake]), both).chunk(2)
+        real_logits, fake_logits = self.D(shown, both).chunk(2)
         ones, zeros = torch.ones_like(real_logits), torch.zeros_like(fake_logits)
         D_loss = self.objective.D_real(real_logits, ones) + self.objective.D_fake(fake_logits, zeros)
         minimize(D_loss, self.D_adam)
@@ -186,7 +191,7 @@ class Model(Family):
         # (2) Generator, on new fakes: D has just learnt those above by heart, and G would lose variety on them
         with frozen(self.D):
             fake = self.G(torch.randn(n, cfg.z_dim, device=real.device), labels)
-            G_loss = self.objective.G(self.D(fake, labels))
+            G_loss = self.objective.G(self.D(self.augment(fake, 1.0), labels))
             minimize(G_loss, self.G_adam)
 
         # (3) Average
