@@ -67,8 +67,13 @@ def configured(preset: str = "sngan-tiny", **settings: Any) -> RunConfig:
 
 def evidence(real: RealSide | None, numbers: dict[str, Any] | None = None, **known: Any) -> Evidence:
     """A healthy look at the half of a run, but for `numbers` and other fields."""
-    known = {"moved": MOVED, "shares": [0.25] * 4, "images": 5000, "history": ({**FINE, "shares": [0.25] * 4},)} | known
-    return Evidence(total=10_000, config=configured(), numbers=FINE | (numbers or {}), real=real, **known)
+    known = {
+        "moved": MOVED,
+        "shares": [0.25] * 4,
+        "images": 50_000,
+        "history": ({**FINE, "shares": [0.25] * 4},) * 3,
+    } | known
+    return Evidence(total=100_000, config=configured(), numbers=FINE | (numbers or {}), real=real, **known)
 
 
 def names(e: Evidence) -> set[str]:
@@ -97,6 +102,14 @@ SICK: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         {},
         {"shares": [1, 0, 0, 0], "history": [{"shares": [1, 0, 0, 0]}, {"shares": [0, 1, 0, 0]}]},
     ),
+    "restless": (
+        "rates too large",
+        {},
+        {
+            "moved": {"G": 0.02, "D": 0.9, "G_ema": 0.02},
+            "history": [FINE | {"images": 48_400, "shares": [0.25] * 4}] * 2,
+        },
+    ),
     "average": ("dead average", {}, {"moved": MOVED | {"G_ema": 0.0}}),
     "far average": ("dead average", {"average": 1.5}, {}),
     "nan": ("not finite", {}, {"broken": ["G's layers.0.weight"]}),
@@ -113,7 +126,7 @@ def test_each_failure_is_found_and_told(real, check, numbers, known):
     assert finding.evidence
     assert all(math.isfinite(v) for v in finding.evidence.values())
     assert finding.change.startswith(("--set ", "--seed "))
-    assert finding.row()["images"] == 5000
+    assert finding.row()["images"] == 50_000
 
 
 def test_the_tensor_is_named(real):
@@ -122,15 +135,45 @@ def test_the_tensor_is_named(real):
 
 
 def test_what_only_tells_late_is_not_asked_early(real):
-    early = {"images": 500, "shares": [0.5, 0.5, 0.0, 0.0]}
-    assert names(evidence(real, {"label_accuracy": 0.25, "frechet": 1e6, "D_tells": 0.3}, **early)) == set()
+    early = {"images": 5000, "shares": [0.5, 0.5, 0.0, 0.0]}
+    assert names(evidence(real, {"label_accuracy": 0.25, "frechet": 1e6, "D_tells": 0.3}, history=(), **early)) == set()
+
+
+def test_what_came_before_is_missed_even_early(real):
+    early, even = {"images": 5000}, {"shares": [0.25] * 4}
+    lost, both = [0.5, 0.5, 0.0, 0.0], [FINE | even] * 3
+    assert names(evidence(real, shares=lost, history=both, **early)) == {"lost classes"}
+    assert names(evidence(real, shares=lost, history=both[:2], **early)) == set()
+    assert (
+        names(
+            evidence(
+                real, shares=lost, history=[FINE | even, FINE | {"shares": lost}, FINE | even, FINE | even], **early
+            )
+        )
+        == set()
+    )
+    assert names(evidence(real, {"label_accuracy": 0.25}, history=both, **early)) == {"ignored labels"}
+    assert (
+        names(evidence(real, {"label_accuracy": 0.25}, history=[FINE | {"label_accuracy": 0.3}] * 2, **early)) == set()
+    )
+
+
+def test_a_run_that_still_improves_is_given_time(real):
+    worse, lost = FINE | {"frechet": 2 * FINE["frechet"], "label_accuracy": 0.3}, [0.5, 0.5, 0.0, 0.0]
+    assert names(evidence(real, {"label_accuracy": 0.3}, shares=lost, history=[worse, worse])) == set()
+    assert names(evidence(real, {"label_accuracy": 0.3}, shares=lost, history=[FINE, worse | {"shares": lost}])) >= {
+        "lost classes"
+    }
+    far = {"frechet": 1e6, "D_tells": 1.0}
+    assert "diverging" not in names(evidence(real, far, history=[{"frechet": 2e6}, {"frechet": 1.5e6}]))
+    assert "diverging" in names(evidence(real, far, history=[{"frechet": 1e6}, {"frechet": 1.5e6}]))
 
 
 def test_a_new_generator_has_not_collapsed_but_one_that_was_better_has(real):
     alike = {"diversity": 0.05, "twins": 1.0}
-    assert names(evidence(real, alike, images=500, history=())) == set()
-    assert names(evidence(real, alike, images=500, history=({"diversity": 0.1},))) == set()
-    assert names(evidence(real, alike, images=500)) == {"collapse"}
+    assert names(evidence(real, alike, images=5000, history=())) == set()
+    assert names(evidence(real, alike, images=5000, history=({"diversity": 0.1},))) == set()
+    assert names(evidence(real, alike, images=5000)) == {"collapse"}
     assert names(evidence(real, alike, history=())) == {"collapse"}
 
 

@@ -44,7 +44,8 @@ QUICK: dict[str, Any] = {
 def no_demands(monkeypatch: pytest.MonkeyPatch) -> None:
     """After twelve steps no generator is near its data, and every run is young: that is not the subject here."""
     monkeypatch.setattr(checks, "FAR", 1e9)
-    monkeypatch.setattr(evidence, "BATCHES", 0)
+    monkeypatch.setattr(evidence, "YOUNG_BATCHES", 0)
+    monkeypatch.setattr(evidence, "LATE_BATCHES", 0)
 
 
 def train(out: Path, data: Path, preset: str = "sngan-tiny", **changes: Any) -> elegan.Run:

@@ -8,7 +8,7 @@ is not a failing run: what only tells late is not asked of a young run (`Evidenc
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -48,14 +48,14 @@ def not_finite(e: Evidence) -> Finding | None:
 def collapse(e: Evidence) -> Finding | None:
     """Samples far more alike than real pictures are: by the distance of pairs, or by twins.
 
-    Asked of a young run only if its samples have differed before.
+    Before it is late, asked only of a run whose samples have differed before: DCGAN takes a thousand batches to that.
     """
     spread, within, twins = (e.numbers.get(k) for k in ("diversity", "diversity_within", "twins"))
     if spread is None or within is None or twins is None:
         return None
     if not (spread < 0.25 or within < 0.2 or twins > 0.5):
         return None
-    if e.young and max(e.before("diversity"), default=0.0) < 0.4:
+    if not e.late and max(e.before("diversity"), default=0.0) < 0.4:
         return None  # a new generator's pictures are all alike too
     text = (
         f"The generator has collapsed: its pictures are nearly all alike "
@@ -69,17 +69,20 @@ def collapse(e: Evidence) -> Finding | None:
 
 
 def lost_classes(e: Evidence) -> Finding | None:
-    """Classes that are common in the data and (almost) never come in the samples. Asked late."""
-    if e.real is None or not e.shares or not e.late:
+    """Classes that are common in the data and (almost) never come in the samples.
+
+    Asked late of a run that no longer improves, of classes that were missing at the look before as well; and at any
+    time of classes that have come (`came`).
+    """
+    if e.real is None or not e.shares:
         return None
     reader = e.real.reader
     trusted = reader.accuracy is None or reader.accuracy > 0.6
     least = 0.1 if e.asked is None else 0.3  # asked for each class evenly, a model has no excuse
-    lost = [
-        c
-        for c, (share, real) in enumerate(zip(e.shares, reader.shares, strict=True))
-        if real * e.real.n >= 10 and share < least * real
-    ]
+    gone = missing(e.shares, reader.shares, least)
+    before = [row["shares"] for row in e.history if len(row.get("shares") or ()) == len(e.shares)]
+    still = missing(before[-1], reader.shares, least) if before and e.late and not e.improving else set()
+    lost = sorted(c for c in gone & (still | set(came(e))) if reader.shares[c] * e.real.n >= 10)
     if not lost or not trusted:
         return None
     names = ", ".join(reader.names[c] for c in lost[:4]) + (f" and {len(lost) - 4} more" if len(lost) > 4 else "")
@@ -92,12 +95,35 @@ def lost_classes(e: Evidence) -> Finding | None:
     return found(e, "lost classes", severity, text, evidence, proposals)
 
 
+def came(e: Evidence) -> list[int]:
+    """The classes of which the samples had a fair share at three of the last five looks, one after the other."""
+    assert e.real is not None
+    looks = [row["shares"] for row in e.history if len(row.get("shares") or ()) == len(e.shares)][-5:]
+    real = e.real.reader.shares
+    return [
+        c
+        for c in range(len(real))
+        if any(min(s[c] for s in three) >= 0.6 * real[c] for three in zip(looks, looks[1:], looks[2:], strict=False))
+    ]
+
+
+def missing(shares: Sequence[float], real: Sequence[float] | np.ndarray, least: float) -> set[int]:
+    """The classes that have less than `least` of their real share."""
+    return {c for c, (share, full) in enumerate(zip(shares, real, strict=True)) if share < least * full}
+
+
 def ignored_labels(e: Evidence) -> Finding | None:
-    """A conditional generator whose pictures do not show the class asked for, though real ones do. Asked late."""
+    """A conditional generator whose pictures do not show the class asked for, though real ones do.
+
+    Asked late of a run that no longer improves; before that only if most pictures showed it at both looks before.
+    """
     right = e.numbers.get("label_accuracy")
-    if right is None or e.real is None or not e.late or not e.real.reader.accuracy:
+    if right is None or e.real is None or not e.real.reader.accuracy:
         return None
-    chance = 1 / len(e.real.reader.names)
+    chance, earlier = 1 / len(e.real.reader.names), e.before("label_accuracy")[-2:]
+    did = len(earlier) == 2 and min(earlier) > 0.5 * (chance + e.real.reader.accuracy)
+    if not did and (not e.late or e.improving):
+        return None
     if e.real.reader.accuracy < chance + 0.3 or right > chance + 0.3 * (e.real.reader.accuracy - chance):
         return None
     text = (
@@ -206,7 +232,7 @@ def diverging(e: Evidence) -> Finding | None:
         return None
     best = min(e.before("frechet"), default=float("inf"))
     worse = distance > 3 * best and distance - best > 0.1 * e.real.spread**2
-    lost = distance > FAR * e.real.spread**2
+    lost = distance > FAR * e.real.spread**2 and not e.improving
     if not (worse or lost):
         return None
     evidence = {"frechet": distance, "frechet_of_real": e.real.frechet}
@@ -239,6 +265,26 @@ def oscillation(e: Evidence) -> Finding | None:
     )
     proposals: list[Proposal] = [*SLOWER_G, *SLOWER_D]
     return found(e, "oscillation", "warning", text, {"jump": min(jumps), "jump_now": jumps[-1]}, proposals)
+
+
+def large_rates(e: Evidence) -> Finding | None:
+    """Weights that move by a large part of their size from look to look, by the root of the batches between."""
+    moved = {name: m for name, m in e.moved.items() if not name.endswith("_ema")}
+    seen, batch = e.before("images"), getattr(e.config.model, "batch", 1)
+    if not moved or not seen or e.images - seen[-1] < batch:
+        return None
+    name = max(moved, key=lambda k: moved[k])
+    pace = moved[name] / ((e.images - seen[-1]) / batch) ** 0.5
+    if pace < RESTLESS:
+        return None
+    text = (
+        f"The learning rates are too large: {name}'s weights moved by {moved[name]:.0%} of their size since the last "
+        "check, so nothing that it learns stays."
+    )
+    slower: list[Proposal] = [("G_lr", scaled(0.1)), ("lr", scaled(0.1)), ("D_lr", scaled(0.1))]
+    if name.startswith("D"):
+        slower = [("D_lr", scaled(0.1)), *slower]
+    return found(e, "rates too large", "warning", text, {"moved": moved[name], "pace": pace}, slower)
 
 
 def dead_average(e: Evidence) -> Finding | None:
@@ -280,11 +326,12 @@ def discriminators(e: Evidence) -> dict[str, float]:
 STILL = 1e-6  # of a network's size: less is rounding
 FAR = 0.6  # of the squared spread of real pictures; an average picture repeated is at one half
 SMALL = 1000  # pictures in a data set
+RESTLESS = 0.03  # of a network's size, times the root of the batches: healthy runs stay below 0.015
 FEW = 20  # unseen pictures: fewer tell nothing
 
 CHECKS: tuple[Callable[[Evidence], Finding | None], ...] = (
     not_finite, collapse, lost_classes, meaningless_labels, ignored_labels, diverging, weak_D, strong_D, overfitting,
-    vanishing, oscillation, dead_average, small_data,
+    vanishing, large_rates, oscillation, dead_average, small_data,
 )  # fmt: skip
 
 #: What follows from a collapse and needs no words of its own.

@@ -31,7 +31,8 @@ KEPT = 2048  # values of a weight tensor that are remembered to see it move
 SEED = 2_000_003  # of the samples' noise: the same at every check of every run, for comparison
 PER_CLASS = 30  # real pictures for the reader, at least, where the data has them
 MOST = 4000  # real pictures in the reference
-YOUNG, BATCHES = 0.1, 100  # of the plan, and batches seen, under which a run is young
+YOUNG, YOUNG_BATCHES = 0.1, 500  # of the plan, and batches seen, under which a run is young
+LATE, LATE_BATCHES = 0.3, 1500  # from which it is late: every class should come
 SMALLEST = 8  # pictures that a comparison needs
 TWIN = 0.1  # a twin is nearer than this part of the squared distance at which real pictures have their nearest other
 GREY = (28, 28, 1)
@@ -161,13 +162,19 @@ class Evidence:
 
     @property
     def young(self) -> bool:
-        """Whether the run has hardly begun: a tenth of its plan, or a hundred batches."""
-        return self.progress < YOUNG or self.images < BATCHES * getattr(self.config.model, "batch", 1)
+        """Whether the run has hardly begun: a tenth of its plan, or five hundred batches."""
+        return self.progress < YOUNG or self.images < YOUNG_BATCHES * getattr(self.config.model, "batch", 1)
 
     @property
     def late(self) -> bool:
-        """Whether the run has come so far that every class should come: three tenths, and three hundred batches."""
-        return self.progress >= 0.3 and self.images >= 3 * BATCHES * getattr(self.config.model, "batch", 1)
+        """Whether the run has come so far that every class should come: three tenths, and 1,500 batches."""
+        return self.progress >= LATE and self.images >= LATE_BATCHES * getattr(self.config.model, "batch", 1)
+
+    @property
+    def improving(self) -> bool:
+        """Whether the samples are nearer to the data than at any look but the last one: what is missing may come."""
+        distance, earlier = self.numbers.get("frechet"), self.before("frechet")[:-1]
+        return distance is not None and bool(earlier) and distance < 0.95 * min(earlier)
 
     def before(self, name: str) -> list[float]:
         """A number's values at earlier checks."""
