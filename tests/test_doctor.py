@@ -94,7 +94,7 @@ SICK: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "worse": ("diverging", {"frechet": 1e6}, {}),
     "memory": ("D overfits", {"D_memory": 0.95}, {}),
     "still D": ("D does not learn", {}, {"moved": MOVED | {"D": 1e-9}}),
-    "weak D": ("D too weak", {"D_tells": 0.3, "frechet": 1e6}, {}),
+    "weak D": ("D too weak", {"D_tells": 0.3, "frechet": 1e6}, {"history": [FINE | {"D_tells": 0.2}]}),
     "strong D": ("D too strong", {"D_tells": 1.0}, {"history": [FINE | {"D_tells": 1.0}] * 3}),
     "gradient": ("vanishing gradient", {"G_grad": 1e-9}, {}),
     "jumps": (
@@ -175,6 +175,10 @@ def test_a_new_generator_has_not_collapsed_but_one_that_was_better_has(real):
     assert names(evidence(real, alike, images=5000, history=({"diversity": 0.1},))) == set()
     assert names(evidence(real, alike, images=5000)) == {"collapse"}
     assert names(evidence(real, alike, history=())) == {"collapse"}
+
+
+def test_one_look_at_a_weak_discriminator_is_not_enough(real):
+    assert "D too weak" not in names(evidence(real, {"D_tells": 0.3, "frechet": 1e6}))
 
 
 def test_what_follows_from_a_collapse_is_not_told_as_well(real):

@@ -190,7 +190,7 @@ def strong_D(e: Evidence) -> Finding | None:
 
 
 def weak_D(e: Evidence) -> Finding | None:
-    """D does not learn, or cannot tell pictures apart that plainly differ. The second is not asked of a young run."""
+    """D does not learn, or cannot tell pictures apart that plainly differ, at two looks. Not asked of a young run."""
     tells, distance, moved = e.numbers.get("D_tells"), e.numbers.get("frechet"), discriminators(e)
     if moved and max(moved.values()) < STILL and e.progress < 0.95:
         name = max(moved, key=lambda k: moved[k])
@@ -202,7 +202,8 @@ def weak_D(e: Evidence) -> Finding | None:
     if tells is None or distance is None or e.real is None or e.young:
         return None
     far = distance / (e.real.spread**2)  # 1/2: as far as a generator of one average picture
-    if far < 0.1 or tells > (0.6 if far > 0.3 else 0.4):
+    limit = 0.6 if far > 0.3 else 0.4
+    if far < 0.1 or max(tells, *e.before("D_tells")[-1:], 0.0) > limit or not e.history:  # a single look may be chance
         return None
     text = (
         f"The discriminator is too weak: it takes a real picture for more real than a generated one only {tells:.0%} "
