@@ -190,7 +190,10 @@ def strong_D(e: Evidence) -> Finding | None:
 
 
 def weak_D(e: Evidence) -> Finding | None:
-    """D does not learn, or cannot tell pictures apart that plainly differ, at two looks. Not asked of a young run."""
+    """D does not learn, or at two looks cannot tell pictures apart that plainly differ.
+
+    The second is not asked of a young run, nor of one that improves.
+    """
     tells, distance, moved = e.numbers.get("D_tells"), e.numbers.get("frechet"), discriminators(e)
     if moved and max(moved.values()) < STILL and e.progress < 0.95:
         name = max(moved, key=lambda k: moved[k])
@@ -199,7 +202,7 @@ def weak_D(e: Evidence) -> Finding | None:
             "size, so the generator has nothing to learn from."
         )
         return found(e, "D does not learn", "problem", text, {"moved": moved[name]}, FASTER_D)
-    if tells is None or distance is None or e.real is None or e.young:
+    if tells is None or distance is None or e.real is None or e.young or e.improving:
         return None
     far = distance / (e.real.spread**2)  # 1/2: as far as a generator of one average picture
     limit = 0.6 if far > 0.3 else 0.4
@@ -253,9 +256,12 @@ def diverging(e: Evidence) -> Finding | None:
 
 
 def oscillation(e: Evidence) -> Finding | None:
-    """The samples jump from some classes to others between checks. Not asked of a young run."""
+    """The samples jump from some classes to others between checks.
+
+    Not asked of a young run, nor of one that improves.
+    """
     shares = [*[row["shares"] for row in e.history if row.get("shares")][-2:], e.shares]
-    if len(shares) < 3 or not e.shares or e.young or len({len(s) for s in shares}) > 1:
+    if len(shares) < 3 or not e.shares or e.young or e.improving or len({len(s) for s in shares}) > 1:
         return None
     jumps = [0.5 * float(np.abs(np.array(a) - np.array(b)).sum()) for a, b in itertools.pairwise(shares)]
     if min(jumps) < 0.35:
