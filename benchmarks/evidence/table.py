@@ -121,6 +121,39 @@ GATES = [
         "small.transfer", control=True,
     ),
     Gate(
+        "biggan-truncation", "biggan", "Truncation makes BigGAN's samples typical and alike; labels are drawn.",
+        "|Spearman| of truncation with precision and with recall at least 0.9, of opposite signs; C names the asked "
+        "class for at least 90 %, or 3 points below real images",
+        lambda m: m["precision_spearman"] <= -0.9 and m["recall_spearman"] >= 0.9
+        and m["accuracy"] >= min(0.9, m["of_real"] - 0.03),
+        "styles.truncation", "z is not truncated",
+    ),
+    Gate(
+        "stylegan2-mixing", "stylegan2", "Without labels, coarse styles decide what garment is drawn.",
+        "the class of the coarse picture comes out for at least 80 %, that of the fine one for less",
+        lambda m: m["class_of_coarse"] >= 0.8 > m["class_of_fine"],
+        "styles.mixing", "coarse and fine are exchanged",
+    ),
+    Gate(
+        "stylegan2-path-length", "stylegan2", "The path length penalty makes pictures move evenly with their styles.",
+        "variance of path lengths over their squared mean at most 0.8 times that without",
+        lambda m: m["variance_on"] <= 0.8 * m["variance_off"], "styles.path_length", control=True,
+    ),
+    Gate(
+        "progressive", "progressive", "Growing disturbs nothing and is worth it.",
+        "FCD never more than 1.5 times that before, s at the end at most that of full size for the same time",
+        lambda m: m["worst_rise"] <= 1.5 and m["s"] <= m.get("s_fixed", m["s"]),
+        "scales.progressive", "new layers are there at once",
+    ),
+    Gate(
+        "lapgan", "lapgan", "Each level draws details like the real ones, anew for new noise, for the picture below.",
+        "deviation, kurtosis and power in the top octave within 20 % of real details at both sizes, noise varies and "
+        "the low-pass decides them (each changes at least a tenth, and a half)",
+        lambda m: all(0.8 <= m[f"{key}_{s}"] <= 1.2 for key in ("std", "kurtosis", "top_octave") for s in (28, 14))
+        and min(m["varies_28"], m["varies_14"]) >= 0.1 and min(m["follows_28"], m["follows_14"]) >= 0.5,
+        "scales.lapgan", "neither G nor D sees the low-pass",
+    ),
+    Gate(
         "minibatch-ring", "minibatch discrimination", "On a ring of eight Gaussians no mode is lost by it.",
         "at least as many modes as without", lambda m: m["modes_on"] >= m["modes_off"],
         "techniques.minibatch_ring", control=True,
