@@ -292,6 +292,10 @@ def table(rows: list[dict], about: str) -> str:
     lines = [
         "# The presets beside the original programs, step by step",
         "",
+        "The presets do not run exactly so as they ship: for this comparison Adam adds its epsilon before the bias",
+        "correction, running variances are biased, and D's losses are averaged over real and fake, all as in Keras",
+        "(`as_keras_has_it`); what these details do to a finished run's scores has not been measured.",
+        "",
         "From equal weights, with the same images and noise, without dropout, in float32: the largest difference of a",
         "loss in the first step, of D's and G's loss in any step, and of a pixel in [-1, 1] of 20 pictures drawn",
         "afterwards. In brackets how far the preset comes from itself when its first weights are changed by",
