@@ -94,6 +94,8 @@ SICK: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "worse": ("diverging", {"frechet": 1e6}, {}),
     "memory": ("D overfits", {"D_memory": 0.95}, {}),
     "still D": ("D does not learn", {}, {"moved": MOVED | {"D": 1e-9}}),
+    "stopped D": ("D does not learn", {}, {"lately": {"G": 1e-3, "D": 0.0, "G_ema": 1e-5}}),
+    "stopped average": ("dead average", {}, {"lately": {"G": 1e-3, "D": 1e-3, "G_ema": 0.0}}),
     "weak D": ("D too weak", {"D_tells": 0.3, "frechet": 1e6}, {"history": [FINE | {"D_tells": 0.2}]}),
     "strong D": ("D too strong", {"D_tells": 1.0}, {"history": [FINE | {"D_tells": 1.0}] * 3}),
     "gradient": ("vanishing gradient", {"G_grad": 1e-9}, {}),

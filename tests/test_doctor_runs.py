@@ -316,3 +316,25 @@ def test_the_best_checkpoint_from_the_command_line(tmp_path, data):
     done = run_elegan("evaluate", tmp_path / "a.npz", "--data", data, "--checkpoint", "best")
     assert done.returncode == 2
     assert "only a run has a best checkpoint" in done.stderr
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_a_discriminator_that_stops_between_two_looks_is_found_at_the_next(tmp_path, data, monkeypatch, steps):
+    """Against the weights of the look before, it would still have moved."""
+
+    def make_step(model: Family, *args: Any) -> Callable[[int], Any]:
+        step = plan.make_step(model, *args)
+
+        def stepped(seen: int) -> Any:
+            if seen >= 8 * (2 * steps - 1):  # a step before the second look
+                model.parts.optimizers["D"].step = lambda *_, **__: None
+            return step(seen)
+
+        return stepped
+
+    monkeypatch.setattr(loop, "make_step", make_step)
+    watch(tmp_path / "run", data, check_every=8 * steps)
+    rows = RunFolder(tmp_path / "run").stats("checks.jsonl")
+    found = ["D does not learn" in row["findings"] for row in rows]
+    assert rows[1]["images"] == 16 * steps
+    assert found[:2] == [False, True]

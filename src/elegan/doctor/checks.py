@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from elegan.doctor.evidence import Evidence, learner_of
+from elegan.doctor.evidence import Evidence, discriminators, learner_of
 from elegan.doctor.finding import (
     FASTER_D,
     SLOWER_D,
@@ -194,14 +194,14 @@ def weak_D(e: Evidence) -> Finding | None:
 
     The second is not asked of a young run, nor of one that improves.
     """
-    tells, distance, moved = e.numbers.get("D_tells"), e.numbers.get("frechet"), discriminators(e)
-    if moved and max(moved.values()) < STILL and e.progress < 0.95:
-        name = max(moved, key=lambda k: moved[k])
-        text = (
-            f"The discriminator does not learn: since the last check its weights moved by {moved[name]:.1g} of their "
-            "size, so the generator has nothing to learn from."
-        )
-        return found(e, "D does not learn", "problem", text, {"moved": moved[name]}, FASTER_D)
+    tells, distance = e.numbers.get("D_tells"), e.numbers.get("frechet")
+    moved, lately = discriminators(e.moved), discriminators(e.lately)
+    stopped = bool(lately) and max(lately.values()) == 0
+    if (stopped or (moved and max(moved.values()) < STILL)) and e.progress < 0.95:
+        how = "have stopped moving" if stopped else f"moved by {max(moved.values()):.1g} of their size since last time"
+        text = f"The discriminator does not learn: its weights {how}, so the generator has nothing to learn from."
+        evidence = {"moved": 0.0 if stopped else max(moved.values())}
+        return found(e, "D does not learn", "problem", text, evidence, FASTER_D)
     if tells is None or distance is None or e.real is None or e.young or e.improving:
         return None
     far = distance / (e.real.spread**2)  # 1/2: as far as a generator of one average picture
@@ -302,6 +302,7 @@ def dead_average(e: Evidence) -> Finding | None:
         return None
     follows = e.moved.get(f"{G}_ema")
     stuck = follows is not None and e.moved.get(G, 0.0) > 1e-4 and follows < 0.01 * e.moved[G]
+    stuck = stuck or (e.lately.get(f"{G}_ema") == 0 and e.lately.get(G, 0.0) > STILL)
     if not stuck and average < 1.0:
         return None
     text = (
@@ -323,11 +324,6 @@ def small_data(e: Evidence) -> Finding | None:
     )
     proposals: list[Proposal] = [("augment", becomes("ada")), ("mirror", becomes(True)), ("D_dropout", at_least(0.3))]
     return found(e, "small data", "warning", text, {"training_images": float(e.real.count)}, proposals)
-
-
-def discriminators(e: Evidence) -> dict[str, float]:
-    """How far each network moved that is neither a generator nor an average."""
-    return {name: m for name, m in e.moved.items() if name.startswith("D") and not name.endswith("_ema")}
 
 
 STILL = 1e-6  # of a network's size: less is rounding

@@ -141,6 +141,8 @@ class Evidence:
     norm)."""
     moved: dict[str, float] = field(default_factory=dict)
     """How far each network's weights moved since the last check, relative to their size."""
+    lately: dict[str, float] = field(default_factory=dict)
+    """The same for the end of that time, at least one step: exactly 0 is a network that does not learn any more."""
     broken: list[str] = field(default_factory=list)
     """Tensors with NaN or infinity."""
     shares: list[float] = field(default_factory=list)
@@ -335,6 +337,11 @@ def movement(before: Mapping[str, Tensor] | None, now: Mapping[str, Tensor]) -> 
         for name, old in before.items()
         if name in now and now[name].shape == old.shape
     }
+
+
+def discriminators(moved: Mapping[str, float]) -> dict[str, float]:
+    """Of how far networks moved, what is neither a generator's nor an average's."""
+    return {name: m for name, m in moved.items() if name.startswith("D") and not name.endswith("_ema")}
 
 
 def learner_of(e: Evidence) -> str | None:

@@ -34,7 +34,8 @@ class Checkup:
         self.rows = folder.stats("checks.jsonl")
         self.spent = sum(row.get("seconds", 0.0) for row in self.rows)
         self.real: RealSide | None = None
-        self.weights: dict[str, Any] | None = None
+        self.weights: dict[str, Any] | None = None  # at the last look
+        self.late: dict[str, Any] | None = None  # shortly before the next one
         self.findings: list[Finding] = []  # of the last look
 
     @property
@@ -42,6 +43,16 @@ class Checkup:
         """Whether every planned look happens: what the run becomes depends on it, and must not depend on a clock."""
         train = self.config.train
         return train.on_collapse != "warn" or train.patience > 0 or train.check_share >= 1
+
+    def watch(self, model: Family, before: int, images: int) -> None:
+        """Keep the weights a little before a look is due: what has not moved at all when it comes is frozen.
+
+        Against the weights of the last look, a network that stopped on the way would pass until the look after.
+        """
+        every = self.config.train.check_every
+        lead = max(every // 10, images - before)  # a step at least, or the look itself would be the moment
+        if every and (images + lead) // every > (before + lead) // every:
+            self.late = snapshot(model)
 
     def due(self, before: int, images: int, ended: bool, elapsed: float) -> bool:
         """Whether to look now, `images` into the run and after `elapsed` seconds of it."""
@@ -67,10 +78,11 @@ class Checkup:
                 self.config.train.images,
                 self.config,
                 moved=movement(self.weights, weights),
+                lately=movement(self.late, weights),
                 history=self.rows,
                 stats=self.folder.stats(),
             )
-        self.weights = weights
+        self.weights, self.late = weights, None
         self.findings = checks.examine(e)
         new = record(self.folder, e, self.findings, self.rows[-1].get("findings", []) if self.rows else [])
         best = self._keep_best(model, e)
@@ -100,7 +112,7 @@ class Checkup:
     def forget(self, images: int) -> None:
         """Go back to where the run had seen `images`."""
         self.rows = [row for row in self.rows if row["images"] <= images]
-        self.weights, self.findings = None, []
+        self.weights, self.late, self.findings = None, None, []
 
     def best(self) -> tuple[int, float] | None:
         """Where the best checkpoint is and its number; None when there is none by the number chosen now."""

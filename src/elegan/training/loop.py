@@ -108,6 +108,8 @@ def run(
         if ill is None and doctor and doctor.due(before, at.images, ended, elapsed):
             yield from doctor.look(model, at.to_dict())
             ill, early = doctor.fatal, doctor.exhausted(at.images)
+        if doctor:
+            doctor.watch(model, before, at.images)
 
         if ill is not None and train.on_collapse == "rollback":
             at.seconds, clock = at.seconds + time.perf_counter() - clock, time.perf_counter()
