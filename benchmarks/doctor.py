@@ -67,6 +67,21 @@ def freeze_D(model: Family) -> None:
     model.parts.optimizers["D"].step = lambda *_, **__: None  # type: ignore[method-assign]
 
 
+def raise_rates(model: Family) -> None:
+    """A hundred times the learning rates that the optimisers have now."""
+    for optimizer in model.parts.optimizers.values():
+        rates = [100 * float(group["lr"]) for group in optimizer.param_groups]
+
+        def step(
+            *args: Any, rates: list[float] = rates, self: Any = optimizer, slow: Any = optimizer.step, **kwargs: Any
+        ) -> Any:
+            for group, rate in zip(self.param_groups, rates, strict=True):
+                group["lr"] = rate
+            return slow(*args, **kwargs)
+
+        optimizer.step = step  # type: ignore[method-assign]
+
+
 def freeze_average(model: Family) -> None:
     """The average follows nothing."""
     for p in model.parts.nets["G_ema"].parameters():
@@ -101,6 +116,7 @@ IN_THE_MIDDLE: dict[str, tuple[Callable[[Family], None], str]] = {
     "lost-classes": (lose_classes, "lost classes"),
     "frozen-D": (freeze_D, "D does not learn"),
     "frozen-average": (freeze_average, "dead average"),
+    "rates-x100-later": (raise_rates, "rates too large"),
 }
 #: There from the start: settings, what is done to the data, and the finding that must follow.
 FROM_THE_START: dict[str, tuple[dict[str, Any], Callable[[Dataset], Dataset] | None, str]] = {

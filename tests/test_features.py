@@ -18,6 +18,7 @@ from torch import nn
 
 from conftest import make_npz, run_elegan
 from elegan.errors import UserError
+from elegan.judge import evaluate as judge
 from elegan.metrics import Judge, evaluate, load_features, store
 from elegan.metrics.convention import convention, split_options
 from elegan.metrics.features import Features
@@ -337,6 +338,12 @@ def test_limit_is_read(said, bytes_, monkeypatch):
     monkeypatch.setenv("ELEGAN_FEATURE_CACHE", "much")
     with pytest.raises(UserError, match="500m or 4g, or off"):
         store.limit()
+
+
+def test_cache_limit_that_is_none_is_refused_before_anything_is_read(monkeypatch):
+    monkeypatch.setenv("ELEGAN_FEATURE_CACHE", "much")
+    with pytest.raises(UserError, match="ELEGAN_FEATURE_CACHE=much"):
+        judge("no-such-run", "no-such-data")
 
 
 def test_cache_that_cannot_be_written_is_no_error(tmp_path, monkeypatch):

@@ -37,10 +37,12 @@ def evaluate(
     many real images, for the classification accuracy score; `say` is told how long that takes. Returns `Scores`, whose
     `str` is a table. Raises UserError for anything that does not fit.
     """
+    from elegan.metrics import store
     from elegan.metrics.evaluate import evaluate as score
 
     if n < 1:
         raise UserError(f"{n} samples asked for; at least 20 are needed")
+    store.limit()  # a mistake in its setting is known before minutes of sampling
     run = _as_run(target, checkpoint)
     if inception_weights is not None or not isinstance(features, str) or features != "auto":
         from elegan.metrics.features import load_features
