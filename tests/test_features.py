@@ -65,7 +65,8 @@ def onnx_means(path: Path, batch: object = "n", size: object = "h", logits: bool
 
 def test_module_of_python_gives_features_and_logits():
     images, module = pictures(7), MeansAndLogits()
-    module.dropout.eval()  # a mixed state, which is kept
+    module.eval()
+    module.dropout.train()  # a mixed state, which is kept, though not a pixel may be dropped
     features = load_features(module)
     out = features(images)
     means = images.mean((1, 2), dtype=np.float64) / 255 * [1, 2, 3]
@@ -74,7 +75,7 @@ def test_module_of_python_gives_features_and_logits():
     np.testing.assert_allclose(out.foreign, wanted, rtol=1e-5)
     assert out.probabilities is None  # nobody said that the logits are of the data's classes
     assert load_features(module, classes=True)(images).probabilities.shape == (7, 3)
-    assert module.training and not module.dropout.training
+    assert module.dropout.training and not module.training
     assert "MeansAndLogits" in str(features) and "input in [0, 1]" in str(features)
     changed = MeansAndLogits()
     changed.scale.data += 1
