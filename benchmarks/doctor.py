@@ -219,11 +219,12 @@ def report(out: Path, seeds: list[int]) -> str:
         f"`python -m benchmarks.doctor --out runs/doctor --case all --seeds {' '.join(map(str, seeds))}`",
         "",
         "Before: findings of looks before a failure was planted, which are false alarms. Classes lost, in runs that",
-        "nothing was done to: of how many a run's last samples have less than three tenths of their share, by the shipped",
-        "classifier, which the doctor does not use. Other numbers: the first and the last look's after the planting.",
+        "nothing was done to: of how many a run's last samples have less than three tenths of their share, by the",
+        "shipped classifier, which the doctor does not use. Other numbers: the first and the last look's after the",
+        "planting.",
         "",
-        "| case | seed | looks | classes lost | before | findings, at which look after the planting | frechet | recall | "
-        "diversity | twins | D tells | D memory | looks' share of time |",
+        "| case | seed | looks | classes lost | before | findings, at which look after the planting | frechet | recall "
+        "| diversity | twins | D tells | D memory | looks' share of time |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     lines += [case_row(name, seed, RunFolder(out / f"seed{seed}" / name)) for name in CASES for seed in seeds]
