@@ -277,7 +277,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path, monkeypatch, number
             if len(calls) == failing:
                 raise OSError(number, "no more")
 
-        monkeypatch.setattr("elegan.images.os.fsync", fsync)
+        monkeypatch.setattr("elegan.files.os.fsync", fsync)
         with pytest.raises(UserError, match="earlier checkpoints are intact") as caught:
             saved(tmp_path, 128)
         monkeypatch.undo()

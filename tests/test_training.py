@@ -22,10 +22,11 @@ import yaml
 
 import elegan
 from conftest import elegan_command, make_npz
+from elegan import images
 from elegan.config import build
 from elegan.errors import UserError
 from elegan.families import gan
-from elegan.training import checkpoint, events, folder, loop, plan
+from elegan.training import checkpoint, events, loop, plan
 from elegan.training import run as run_module
 from elegan.training.engine import has_bf16
 from elegan.training.feed import Feed
@@ -67,7 +68,7 @@ STEPS = 10
 KILLER = """
 import json, os, signal, sys
 sys.path.insert(0, sys.argv[1])
-import elegan, elegan.images
+import elegan, elegan.files
 from elegan.training import plan, run
 def time_step(step, *args, **options):
     step()
@@ -78,7 +79,7 @@ for job in json.load(sys.stdin):
     child = os.fork()
     if child == 0:
         if "at_write" in job:  # in the middle of writing that file, its first half on the disk
-            real = elegan.images.os.fsync
+            real = elegan.files.os.fsync
             def fsync(f):
                 name = os.readlink(f"/proc/self/fd/{f}").split("/")[-1]
                 number = (name.split(".") + [""])[1]
@@ -86,7 +87,7 @@ for job in json.load(sys.stdin):
                     os.ftruncate(f, os.fstat(f).st_size // 2)
                     die()
                 real(f)
-            elegan.images.os.fsync = fsync
+            elegan.files.os.fsync = fsync
         if job.get("at_config"):
             run.RunFolder.write_config = lambda *_: die()
         if "at_step" in job:
@@ -396,7 +397,7 @@ def test_a_full_disk(tmp_path, data, monkeypatch, place):
 
     with monkeypatch.context() as patch:
         target = {
-            "checkpoint": (checkpoint, "write_bytes"), "grid": (folder, "save_png"), "stats": (RunFolder, "append")
+            "checkpoint": (checkpoint, "write_bytes"), "grid": (images, "save_png"), "stats": (RunFolder, "append")
         }[place]  # fmt: skip
         original = getattr(*target)
 

@@ -22,7 +22,7 @@ import numpy as np
 
 from elegan.data.idx import cache_folder
 from elegan.errors import UserError
-from elegan.images import write_bytes
+from elegan.files import write_bytes
 
 FORMAT = 1  # raise when decoding changes
 STALE = 24 * 3600  # seconds without a write, after which a temporary file belongs to nobody

@@ -10,7 +10,7 @@ import numpy as np
 
 from elegan.doctor.evidence import Evidence
 from elegan.doctor.finding import Finding
-from elegan.images import write_bytes
+from elegan.files import write_bytes
 
 REAL, FAKE, HELD, GREY = "#3b6fb6", "#d1603d", "#5b9a5f", "#999999"
 SHEET = (4, 8)  # rows and columns of a sheet of pictures

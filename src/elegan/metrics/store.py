@@ -21,7 +21,7 @@ import numpy as np
 
 from elegan.data.idx import cache_folder
 from elegan.errors import UserError
-from elegan.images import write_bytes
+from elegan.files import write_bytes
 
 LIMIT = "2g"
 STALE = 24 * 3600  # seconds, after which the temporary file of a killed process is removed

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from elegan.errors import UserError
-from elegan.images import write_bytes
+from elegan.files import write_bytes
 from elegan.training import checkpoint
 from elegan.training.trained import Run
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from elegan import __version__
 from elegan.errors import UserError
-from elegan.images import write_bytes
+from elegan.files import write_bytes
 
 TEMPLATES = Path(__file__).parent / "templates"
 

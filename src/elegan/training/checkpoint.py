@@ -25,7 +25,7 @@ from torch import Tensor
 
 from elegan.errors import UserError
 from elegan.families.base import Parts
-from elegan.images import write_bytes
+from elegan.files import write_bytes
 
 FORMAT = 1
 

@@ -24,14 +24,14 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from PIL import Image
+from typing import TYPE_CHECKING, Any
 
 from elegan.config import RunConfig, parse, read_file
 from elegan.errors import UserError, nearest
-from elegan.images import MODES, save_gif, save_png, write_bytes
+from elegan.files import write_bytes
+
+if TYPE_CHECKING:
+    import numpy as np
 
 GIF_FRAMES, GIF_SIDE = 60, 400
 
@@ -67,6 +67,8 @@ class RunFolder:
         """
         try:
             self.write("data.json", json.dumps(data, indent=1))
+            from elegan.images import save_png
+
             save_png(self / "real.png", sheet)
             self.write_config(config)
         except OSError as error:
@@ -101,7 +103,7 @@ class RunFolder:
             sizes = [data[key] for key in ("channels", "height", "width", "classes", "count")]
             if not all(type(n) is int and 0 <= n < 2**40 for n in sizes) or min(sizes[1:3]) < 1:
                 raise ValueError(f"sizes {sizes}")
-            if sizes[0] not in MODES or len(data["class_names"]) != sizes[3]:
+            if sizes[0] not in (1, 3, 4) or len(data["class_names"]) != sizes[3]:
                 raise ValueError(f"{sizes[0]} channels, {sizes[3]} classes, {len(data['class_names'])} class names")
             texts = [data["name"], data["fingerprint"], *data["class_names"]]
             if not all(isinstance(text, str) for text in texts):
@@ -182,6 +184,8 @@ class RunFolder:
 
     def save_grid(self, images: int, picture: np.ndarray) -> Path:
         """Save a sample grid uint8 (H, W, C) and make it the latest."""
+        from elegan.images import save_png
+
         path = self / "grids" / f"{images:09}.png"
         path.parent.mkdir(exist_ok=True)
         save_png(path, picture)
@@ -193,6 +197,11 @@ class RunFolder:
         paths = self.grids()
         if len(paths) < 2:
             return
+        import numpy as np
+        from PIL import Image
+
+        from elegan.images import save_gif
+
         picked = np.unique(np.linspace(0, len(paths) - 1, GIF_FRAMES).astype(int))
         frames = []
         for i in picked:

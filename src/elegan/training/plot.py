@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from elegan.images import write_bytes
+from elegan.files import write_bytes
 
 COLOURS = {"D_loss": "#3b6fb6", "G_loss": "#d1603d", "D_real": "#3b6fb6", "D_fake": "#d1603d"}
 NAMES = {"D_loss": "D's loss", "G_loss": "G's loss", "D_real": "right on real", "D_fake": "right on fake"}

@@ -17,7 +17,8 @@ import torch
 from elegan import families
 from elegan.errors import UserError, nearest
 from elegan.families.base import Family, ImageSpec
-from elegan.images import grid, png_bytes, save_png, to_uint8, write_bytes
+from elegan.files import write_bytes
+from elegan.images import grid, png_bytes, save_png, to_uint8
 from elegan.training import checkpoint
 from elegan.training.engine import Engine, available_memory, has_bf16, pick_device
 from elegan.training.folder import RunFolder

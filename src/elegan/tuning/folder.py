@@ -29,7 +29,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from elegan import families
 from elegan.config import RunConfig, differences, one_line, parse, read_file
 from elegan.errors import UserError
-from elegan.images import write_bytes
+from elegan.files import write_bytes
 from elegan.tuning.space import Dimension, parse_space
 
 STUDY = "search"

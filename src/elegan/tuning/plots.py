@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from elegan.images import write_bytes
+from elegan.files import write_bytes
 from elegan.tuning.space import Dimension, text
 
 if TYPE_CHECKING:

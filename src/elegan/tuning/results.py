@@ -12,7 +12,7 @@ import yaml
 
 from elegan.config import RunConfig, TrainConfig, duration
 from elegan.errors import UserError
-from elegan.images import write_bytes
+from elegan.files import write_bytes
 from elegan.tuning.folder import SearchFolder
 from elegan.tuning.scoring import lower_is_better
 from elegan.tuning.space import text, with_values

@@ -20,7 +20,7 @@ from typing import Any
 
 from elegan.config import RunConfig
 from elegan.errors import UserError
-from elegan.images import write_bytes
+from elegan.files import write_bytes
 from elegan.training.events import Planned, Saved, Step, Stopped
 from elegan.training.folder import RunFolder
 from elegan.training.run import events
