@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from elegan import families
 from elegan.adversarial.objectives import OBJECTIVES, PAIRED_OBJECTIVES
 from elegan.adversarial.stabilizers import clip_weights
+from elegan.bench import Flops
 from elegan.errors import UserError
-from elegan.families import acgan, improved, infogan, r3gan, wgan
+from elegan.families import acgan, improved, infogan, r3gan, sngan, wgan
 from elegan.families.base import Batch, Clock, Family, ImageSpec
 from elegan.networks.minibatch import MinibatchDiscrimination, MinibatchStd
 
@@ -654,3 +655,21 @@ def test_the_best_discriminator_under_soft_targets():
             (slope,) = torch.autograd.grad(loss, z)
             assert slope.item() == pytest.approx(0, abs=1e-6)
     assert improved.PRESETS["fashion-minibatch"].config.label_smoothing == 0.1
+
+
+# SNGAN ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("channels", "height", "width"), [(1, 28, 28), (3, 64, 64), (1, 9, 13), (4, 17, 24), (3, 8, 8)]
+)
+def test_g_draws_blocks_of_pixels_at_any_size_for_less_work(channels, height, width):
+    spec, work = ImageSpec(channels, height, width, 3), {}
+    for how in ("single", "blocks"):
+        G = sngan.Generator(sngan.Config(z_dim=8, G_width=8, G_widest=32, G_pixels=how), spec)
+        with Flops() as counter:
+            pictures = G(torch.randn(2, 8), torch.tensor([0, 2]))
+        assert pictures.shape == (2, channels, height, width)
+        assert pictures.abs().max() <= 1
+        work[how] = counter.total
+    assert work["blocks"] < 0.75 * work["single"] or min(height, width) < 10  # too small to be doubled: nothing to save

@@ -337,6 +337,13 @@ def shuffle(x: Tensor) -> Tensor:
     return x.reshape(n, 2 * h, 2 * w, c // 4).permute(0, 3, 1, 2)
 
 
+class Shuffle(nn.Module):
+    """`shuffle` as a layer."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return shuffle(x)
+
+
 def unshuffle(x: Tensor) -> Tensor:
     """(N, C, 2H, 2W) -> (N, 4C, H, W), the inverse of `shuffle`; an odd side is padded by its last row first."""
     n, c, h, w = x.shape
