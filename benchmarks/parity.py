@@ -206,7 +206,7 @@ def numbered(trace: dict[str, np.ndarray], name: str) -> list[np.ndarray]:
 def build(preset: str, trace: dict[str, np.ndarray]) -> tuple[Family, bool]:
     """The preset's model with the original's weights and no dropout, and whether it is turned by 180 degrees."""
     family, recipe = families.preset(preset)
-    config = recipe.config.model_copy(update={"D_dropout": 0.0, "D_head_dropout": 0.0})
+    config = recipe.config.model_copy(update={"D_dropout": 0.0, "D_head_dropout": 0.0, "fake_labels": "real"})
     model = families.get(family).Model(config, ImageSpec(1, 28, 28, 10))
     modules = [*model.parts.nets["G"].modules(), *model.parts.nets["D"].modules()]
     turned = any(getattr(m, "stride", (1, 1)) == (2, 2) for m in modules)

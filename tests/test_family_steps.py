@@ -16,7 +16,7 @@ from elegan.adversarial.objectives import OBJECTIVES, PAIRED_OBJECTIVES
 from elegan.adversarial.stabilizers import clip_weights
 from elegan.bench import Flops
 from elegan.errors import UserError
-from elegan.families import acgan, improved, infogan, r3gan, sngan, wgan
+from elegan.families import acgan, gan, improved, infogan, r3gan, sngan, wgan
 from elegan.families.base import Batch, Clock, Family, ImageSpec
 from elegan.networks.minibatch import MinibatchDiscrimination, MinibatchStd
 
@@ -673,3 +673,34 @@ def test_g_draws_blocks_of_pixels_at_any_size_for_less_work(channels, height, wi
         assert pictures.abs().max() <= 1
         work[how] = counter.total
     assert work["blocks"] < 0.75 * work["single"] or min(height, width) < 10  # too small to be doubled: nothing to save
+
+
+# GAN --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("updates", ["joint", "separate", "shared"])
+def test_fakes_are_asked_for_the_real_batchs_classes_or_for_any(updates, monkeypatch):
+    """Each fake is judged for the class that it was asked for, whichever that is."""
+    spec, labels = ImageSpec(1, 12, 12, 5), torch.zeros(40, dtype=torch.int64)
+    for how in ("real", "random"):
+        config = gan.Config(network="mlp", G_widths=[8], D_widths=[8], z_dim=4, conditional=True, updates=updates)
+        model = gan.Model(config.model_copy(update={"fake_labels": how}), spec)
+        made, judged = [], []
+        monkeypatch.setattr(model.G, "forward", spied(model.G.forward, made))
+        monkeypatch.setattr(model.D, "forward", spied(model.D.forward, judged))
+        model.step([Batch(torch.zeros(40, 1, 12, 12), labels)], Clock(0, 100))
+        assert len(made) == (1 if updates == "shared" else 2)
+        assert all((len(y.unique()) == 1) == (how == "real") for y in made)
+        fakes = made[0] if updates == "separate" else torch.cat([labels, made[0]])
+        assert any(torch.equal(y, fakes) for y in judged)
+        assert updates == "shared" or torch.equal(judged[-1], made[1])
+
+
+def spied(forward: Callable[..., Tensor], seen: list[Tensor]) -> Callable[..., Tensor]:
+    """A forward that notes the labels it was called with."""
+
+    def noted(x: Tensor, labels: Tensor) -> Tensor:
+        seen.append(labels)
+        return forward(x, labels)
+
+    return noted

@@ -78,6 +78,8 @@ class Config(FamilyConfig):
     D_head_dropout: Share = 0.0
     """Dropout before D's last layer."""
 
+    fake_labels: Literal["real", "random"] = "real"
+    """The classes that fakes are asked for: those of the real batch, whose mix is the data's, or drawn evenly."""
     objective: Literal["minimax", "nonsaturating", "least-squares", "least-squares-chi2", "hinge", "wasserstein"] = (
         "nonsaturating"
     )
@@ -201,18 +203,19 @@ class Model(Family):
         """D's update: up on real pictures, down on fakes, which no gradient reaches."""
         self.G.train(not self.config.G_eval_for_D)
         with torch.no_grad():
-            fake = self.generate(len(real), labels)
+            asked = self.asked(labels)
+            fake = self.generate(len(real), asked)
         self.G.train()
         if self.config.updates == "separate":
             real_logits = self.D(real, labels)
             loss_real = self.loss_on_real(real_logits)
             minimize(loss_real, self.D_adam)
-            fake_logits = self.D(fake, labels)
+            fake_logits = self.D(fake, asked)
             loss_fake = self.loss_on_fake(fake_logits)
             minimize(loss_fake, self.D_adam)
             loss = loss_real.detach() + loss_fake
         else:
-            real_logits, fake_logits = self.judge(real, fake, labels)
+            real_logits, fake_logits = self.judge(real, fake, labels, asked)
             loss = self.loss_on_real(real_logits) + self.loss_on_fake(fake_logits)
             minimize(loss, self.D_adam)
         if self.config.weight_clip:
@@ -223,7 +226,8 @@ class Model(Family):
         """G's update: its gradient flows through D, whose weights stay."""
         self.D.train(not self.config.D_eval_for_G)
         with frozen(self.D):
-            fake_logits = self.D(self.generate(n, labels), labels)
+            asked = self.asked(labels)
+            fake_logits = self.D(self.generate(n, asked), asked)
             loss = self.objective.G(fake_logits)
             minimize(loss, self.G_adam)
         self.D.train()
@@ -236,9 +240,10 @@ class Model(Family):
         its logit: one backward pass through D serves both. Where D's loss can be flat (hinge, soft targets), the
         ratio does not exist and G's gradient takes a pass of its own.
         """
-        fake = self.generate(len(real), labels)
+        asked = self.asked(labels)
+        fake = self.generate(len(real), asked)
         judged = fake.detach().requires_grad_()  # D's graph ends here: its backward must not enter G
-        real_logits, fake_logits = self.judge(real, judged, labels)
+        real_logits, fake_logits = self.judge(real, judged, labels, asked)
         D_loss = self.loss_on_real(real_logits) + self.loss_on_fake(fake_logits)
         G_loss = self.objective.G(fake_logits)
 
@@ -259,12 +264,18 @@ class Model(Family):
         return logs | self.accuracy(real_logits, fake_logits)
 
     def generate(self, n: int, labels: Tensor | None) -> Tensor:
-        """`n` fakes (n, C, H, W) from new noise, for the labels of the real batch (so their mix is the data's)."""
+        """`n` fakes (n, C, H, W) from new noise."""
         return self.G(torch.randn(n, self.config.z_dim, device=self.device), labels)
 
-    def judge(self, real: Tensor, fake: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
+    def asked(self, labels: Tensor | None) -> Tensor | None:
+        """The classes (N,) to ask fakes for, beside real pictures with these labels."""
+        if labels is None or not self.conditional or self.config.fake_labels == "real":
+            return labels
+        return torch.randint(self.categories, labels.shape, device=labels.device)
+
+    def judge(self, real: Tensor, fake: Tensor, labels: Tensor | None, asked: Tensor | None) -> tuple[Tensor, Tensor]:
         """D's logits on real and fake (N,) each, in one pass: D has no batch norm that would mix them."""
-        both = None if labels is None else torch.cat([labels, labels])
+        both = None if labels is None or asked is None else torch.cat([labels, asked])
         real_logits, fake_logits = self.D(torch.cat([real, fake.to(real.dtype)]), both).chunk(2)
         return real_logits, fake_logits
 
@@ -405,7 +416,8 @@ PRESETS = {
     ),
     "digits-dcgan": Preset(_digits, "mnist", 10_000 * 128, "DCGAN with pixels in 0..1 (10,000 iterations)."),
     "digits-cgan": Preset(
-        _but(_digits, conditional=True), "mnist", 10_000 * 128, "digits-dcgan that is told which digit to draw.",
+        _but(_digits, conditional=True, fake_labels="random"), "mnist", 10_000 * 128,
+        "digits-dcgan that is told which digit to draw.",
     ),
     "faces-dcgan": Preset(
         Config(batch=128, z_dim=128, G_strides=(2, 2, 2), G_bn_momentum=0.99, D_dropout=0.3, G_eval_for_D=True),
