@@ -1,0 +1,186 @@
+"""The default recipe against its targets: what it reaches in a given time, over seeds.
+
+    python -m benchmarks.flagship fashion-2m fashion-10m --seeds 0 1 2
+    python -m benchmarks.flagship --report
+
+A goal is a preset, a time budget and the numbers to reach: scores of 10,000 samples against the test split, by the
+features that `elegan evaluate` reports with and that no part of training or tuning used. Training goes on where it
+stopped, and scores that are there are not made again. Writes `benchmarks/results/flagship.json` and `.md`, and the
+picture `docs/images/time-to-quality.png`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import elegan
+from elegan.judge import evaluate
+from elegan.training.folder import RunFolder
+
+RESULTS = Path(__file__).parent / "results"
+PICTURE = Path(__file__).parents[1] / "docs" / "images" / "time-to-quality.png"
+NUMBERS = ("frechet", "precision", "recall", "density", "coverage", "label_accuracy", "copy_ratio", "copies")
+AT_MOST = ("frechet", "uneven")
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What a preset is to reach in a time: each number at least (`frechet` and `uneven`: at most) this."""
+
+    preset: str
+    budget: str
+    wanted: dict[str, float]
+
+
+GOALS = {
+    "fashion-2m": Goal("fashion", "2m", {"frechet": 1.8}),
+    "fashion-10m": Goal(
+        "fashion", "10m", {"frechet": 0.4, "recall": 0.6, "coverage": 0.88, "label_accuracy": 0.91, "uneven": 0.2}
+    ),
+    "fashion-60m": Goal("fashion", "60m", {"frechet": 0.15, "recall": 0.7, "coverage": 0.92}),
+    "digits-5m": Goal("digits", "5m", {"label_accuracy": 0.985, "recall": 0.6}),
+}
+
+
+def measure(name: str, seed: int, runs: Path) -> dict[str, Any]:
+    """Train for the goal's time, or go on with it, and score."""
+    goal = GOALS[name]
+    run = elegan.train(goal.preset, out=runs / name / f"seed{seed}", budget=goal.budget, seed=seed)
+    scores = evaluate(run)
+    value = scores.value.model_dump()
+    shares = value["class_shares"]
+    folder = RunFolder(run.path)
+    looks, stats = folder.stats("checks.jsonl"), folder.stats()
+    return {
+        "goal": name,
+        "seed": seed,
+        "images": run.images_seen,
+        "seconds": round(stats[-1]["seconds"], 1),
+        "precision_of_numbers": run.config.train.precision,
+        **{key: value[key] for key in NUMBERS},
+        "copies_of_test_images": scores.floor.copies,
+        "uneven": max(abs(share * len(shares) - 1) for share in shares),
+        "looks": len(looks),
+        "looks_share": sum(look["seconds"] for look in looks) / stats[-1]["seconds"],
+        "findings": sorted({finding["check"] for finding in folder.stats("findings.jsonl")}),
+        "about": f"{datetime.date.today()}, {platform.processor() or platform.machine()}, "
+        f"{torch.get_num_threads()} threads, elegan {elegan.__version__}, torch {torch.__version__}",
+    }
+
+
+def met(key: str, value: float, wanted: float) -> bool:
+    """Whether a number is as good as it should be."""
+    return value <= wanted if key in AT_MOST else value >= wanted
+
+
+def report(rows: list[dict[str, Any]]) -> str:
+    """Every run, and every goal with its worst seed."""
+    lines = [
+        "# What the default recipe reaches in a given time",
+        "",
+        "10,000 samples against the 10,000 test images, shipped classifier features. Frechet: lower is better (real",
+        "training images: 0.02). Uneven: the largest deviation of a class's share from its fair one. Copies: in",
+        "samples, and in real test images. `python -m benchmarks.flagship GOAL ... --seeds 0 1 2`",
+        "",
+        "| goal | number | wanted | worst of the seeds | seeds | |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, goal in GOALS.items():
+        own = [r for r in rows if r["goal"] == name]
+        for key, wanted in goal.wanted.items():
+            side = "at most" if key in AT_MOST else "at least"
+            if not own:
+                lines.append(f"| {name} | {key} | {side} {wanted:g} | not run | | |")
+                continue
+            worst = (max if key in AT_MOST else min)(r[key] for r in own)
+            verdict = "met" if met(key, worst, wanted) else "**missed**"
+            lines.append(f"| {name} | {key} | {side} {wanted:g} | {worst:.3g} | {len(own)} | {verdict} |")
+    lines += [
+        "",
+        "| goal | seed | images | seconds | Frechet | precision | recall | coverage | label acc. | uneven | copies | "
+        "doctor's findings in looks | looks' share of time |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for r in rows:
+        numbers = " | ".join(f"{r[k]:.3f}" for k in ("precision", "recall", "coverage", "label_accuracy", "uneven"))
+        found = ", ".join(r["findings"]) or "none"
+        lines.append(
+            f"| {r['goal']} | {r['seed']} | {r['images']:,} | {r['seconds']:.0f} | {r['frechet']:.3f} | {numbers} | "
+            f"{r['copies']:.4f}, {r['copies_of_test_images']:.4f} | {found} in {r['looks']} "
+            f"| {r['looks_share']:.1%} |"
+        )
+    lines += ["", *sorted({r["about"] for r in rows}), ""]
+    return "\n".join(lines)
+
+
+def draw(rows: list[dict[str, Any]], originals: list[dict[str, Any]], path: Path) -> None:
+    """Frechet distance against minutes, both on logarithmic axes: the recipe's seeds, and the tutorial programs."""
+    from matplotlib.figure import Figure
+
+    figure = Figure((6.4, 4), dpi=150, layout="constrained")
+    axes = figure.add_subplot(
+        xscale="log", yscale="log", xlabel="minutes of training, two cores", ylabel="Frechet distance"
+    )
+    for goal in ("fashion-2m", "fashion-10m", "fashion-60m"):
+        own = [r for r in rows if r["goal"] == goal]
+        axes.plot([r["seconds"] / 60 for r in own], [r["frechet"] for r in own], "o", color="#3b6fb6")
+    means = [
+        (sum(r["seconds"] for r in own) / len(own) / 60, sum(r["frechet"] for r in own) / len(own))
+        for goal in ("fashion-2m", "fashion-10m", "fashion-60m")
+        if (own := [r for r in rows if r["goal"] == goal])
+    ]
+    axes.plot(*zip(*means, strict=True), color="#3b6fb6", label="fashion")
+    for original in originals:
+        axes.axhline(original["frechet"], linestyle="--", linewidth=1, color=original["colour"], label=original["name"])
+    axes.legend(frameon=False)
+    axes.grid(alpha=0.3, which="both", linewidth=0.5)
+    figure.savefig(path)
+
+
+def programs() -> list[dict[str, Any]]:
+    """The tutorial programs' best scores at the end of theirs, from `quality.json`."""
+    rows = json.loads((RESULTS / "quality.json").read_text(encoding="utf-8"))["rows"]
+    colours = {"fashion-mlp": "#d1603d", "fashion-dcgan": "#9a9a9a"}
+    return [
+        {
+            "name": f"{preset}, the Keras program at its end",
+            "colour": colour,
+            "frechet": min(r["original"]["frechet"] for r in rows if r["preset"] == preset),
+        }
+        for preset, colour in colours.items()
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("goals", nargs="*", choices=[*GOALS, []], help="what to run")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--runs", type=Path, default=Path("runs/flagship"))
+    parser.add_argument("--report", action="store_true", help="write the table and the picture from what is there")
+    args = parser.parse_args()
+    path = RESULTS / "flagship.json"
+    rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    for name in args.goals:
+        for seed in args.seeds:
+            if any(r["goal"] == name and r["seed"] == seed for r in rows):
+                continue
+            rows.append(measure(name, seed, args.runs))
+            rows.sort(key=lambda r: (list(GOALS).index(r["goal"]), r["seed"]))
+            path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+            print(json.dumps(rows[-1]), flush=True)
+    if rows:
+        path.with_suffix(".md").write_text(report(rows), encoding="utf-8")
+        draw(rows, programs(), PICTURE)
+        print(report(rows))
+
+
+if __name__ == "__main__":
+    main()
