@@ -73,7 +73,8 @@ def table(rows: list[dict], about: str) -> str:
                 value = r[side][key]
                 cells.append("" if value is None else f"{value:.2f}" if key == "frechet" else f"{value:.3f}")
         lines.append(f"| `{r['preset']}` | {r['seed']} | {r['images']:,} | " + " | ".join(cells) + " |")
-    return "\n".join([*lines, "", about, ""])
+    notes = dict.fromkeys(f"`{r['preset']}`, seed {r['seed']}: {r['note']}." for r in rows if r.get("note"))
+    return "\n".join([*lines, "", *notes, *[""] * bool(notes), about, ""])
 
 
 def main() -> None:
