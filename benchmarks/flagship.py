@@ -140,8 +140,13 @@ def draw(rows: list[dict[str, Any]], originals: list[dict[str, Any]], path: Path
     axes.plot(*zip(*means, strict=True), color="#3b6fb6", label="fashion")
     for original in originals:
         axes.axhline(original["frechet"], linestyle="--", linewidth=1, color=original["colour"], label=original["name"])
+    axes.set_xticks([2, 5, 10, 20, 60], ["2", "5", "10", "20", "60"])
+    axes.set_xticks([], minor=True)
+    axes.set_yticks([0.2, 0.5, 1, 2, 5, 10, 20], ["0.2", "0.5", "1", "2", "5", "10", "20"])
+    axes.set_yticks([], minor=True)
+    axes.set_xlim(1.7, 72)
     axes.legend(frameon=False)
-    axes.grid(alpha=0.3, which="both", linewidth=0.5)
+    axes.grid(alpha=0.3, linewidth=0.5)
     figure.savefig(path)
 
 

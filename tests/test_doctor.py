@@ -341,3 +341,15 @@ def test_nothing_to_see_is_no_picture(tmp_path):
     e = Evidence(500, 1000, configured(), {}, broken=["x"])
     assert not draw(Finding(500, "not finite", "problem", "text"), e, tmp_path / "a.png")
     assert not (tmp_path / "a.png").exists()
+
+
+def test_pictures_that_are_far_but_come_nearer_are_not_called_diverging(real):
+    """Nor at the first look, where nothing is known of how they come: an MLP on digits was called so, and did well."""
+    far = 0.8 * real.spread**2
+    assert far > checks.FAR * real.spread**2
+    first = evidence(real, {"frechet": far}, history=())
+    nearer = evidence(real, {"frechet": far}, history=[FINE | {"frechet": 1.2 * far}])
+    stuck = evidence(real, {"frechet": far}, history=[FINE | {"frechet": 1.01 * far}])
+    assert "diverging" not in names(first)
+    assert "diverging" not in names(nearer)
+    assert "diverging" in names(stuck)

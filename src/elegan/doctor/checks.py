@@ -230,13 +230,16 @@ def vanishing(e: Evidence) -> Finding | None:
 
 
 def diverging(e: Evidence) -> Finding | None:
-    """Samples far from the data: much worse than they were, or no better than a single average picture."""
+    """Samples far from the data: much worse than they were, or no better than a single average picture.
+
+    The second is not asked at the first look, nor of a run that comes nearer: it may only be slow.
+    """
     distance = e.numbers.get("frechet")
     if distance is None or e.real is None or e.young:
         return None
     best = min(e.before("frechet"), default=float("inf"))
     worse = distance > 3 * best and distance - best > 0.1 * e.real.spread**2
-    lost = distance > FAR * e.real.spread**2 and not e.improving
+    lost = distance > FAR * e.real.spread**2 and distance > 0.95 * best and not e.improving
     if not (worse or lost):
         return None
     evidence = {"frechet": distance, "frechet_of_real": e.real.frechet}
