@@ -14,9 +14,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import datetime
 import json
-import platform
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.machine import about
 from elegan.data import Dataset
 from elegan.families.base import Family
 from elegan.judge import evaluate
@@ -229,8 +228,7 @@ def report(out: Path, seeds: list[int]) -> str:
         "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     lines += [case_row(name, seed, RunFolder(out / f"seed{seed}" / name)) for name in CASES for seed in seeds]
-    machine = f"{platform.processor() or platform.machine()}, torch {torch.__version__}, {datetime.date.today()}"
-    return "\n".join([*lines, "", machine, ""])
+    return "\n".join([*lines, "", about(), ""])
 
 
 def case_row(name: str, seed: int, folder: RunFolder) -> str:

@@ -12,16 +12,13 @@ picture `docs/images/time-to-quality.png`.
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
-import platform
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 import elegan
+from benchmarks.machine import about
 from elegan.judge import evaluate
 from elegan.training.folder import RunFolder
 
@@ -71,8 +68,7 @@ def measure(name: str, seed: int, runs: Path) -> dict[str, Any]:
         "looks": len(looks),
         "looks_share": sum(look["seconds"] for look in looks) / stats[-1]["seconds"],
         "findings": sorted({finding["check"] for finding in folder.stats("findings.jsonl")}),
-        "about": f"{datetime.date.today()}, {platform.processor() or platform.machine()}, "
-        f"{torch.get_num_threads()} threads, elegan {elegan.__version__}, torch {torch.__version__}",
+        "about": about(),
     }
 
 
@@ -166,11 +162,13 @@ def programs() -> list[dict[str, Any]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("goals", nargs="*", choices=[*GOALS, []], help="what to run")
+    parser.add_argument("goals", nargs="*", metavar="GOAL", help=f"what to run: {', '.join(GOALS)}")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--runs", type=Path, default=Path("runs/flagship"))
     parser.add_argument("--report", action="store_true", help="write the table and the picture from what is there")
     args = parser.parse_args()
+    for name in set(args.goals) - set(GOALS):
+        parser.error(f"no goal {name!r}; there are {', '.join(GOALS)}")
     path = RESULTS / "flagship.json"
     rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
     for name in args.goals:

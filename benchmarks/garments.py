@@ -11,9 +11,7 @@ the share of pictures that would have to change. Writes `benchmarks/results/garm
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
-import platform
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import elegan
+from benchmarks.machine import about
 from elegan.data import open_data
 from elegan.data.dataset import Dataset
 from elegan.data.garments import CATEGORIES, COLOURS, STRIPES
@@ -126,8 +125,7 @@ def measure(args: argparse.Namespace, seed: int) -> dict[str, Any]:
         "recall": value.recall,
         "coverage": value.coverage,
         "shares": {name: [histogram(name, d[name]).round(3).tolist() for d in (drawn, seen)] for name in drawn},
-        "about": f"{datetime.date.today()}, {platform.processor() or platform.machine()}, "
-        f"{torch.get_num_threads()} threads, elegan {elegan.__version__}, torch {torch.__version__}",
+        "about": about(),
     }
 
 

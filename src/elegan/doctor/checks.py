@@ -82,7 +82,7 @@ def lost_classes(e: Evidence) -> Finding | None:
     gone = missing(e.shares, reader.shares, least)
     before = [row["shares"] for row in e.history if len(row.get("shares") or ()) == len(e.shares)]
     still = missing(before[-1], reader.shares, least) if before and e.late and not e.improving else set()
-    lost = sorted(c for c in gone & (still | set(came(e))) if reader.shares[c] * e.real.n >= 10)
+    lost = sorted(c for c in gone & (still | came(before, reader.shares)) if reader.shares[c] * e.real.n >= 10)
     if not lost or not trusted:
         return None
     names = ", ".join(reader.names[c] for c in lost[:4]) + (f" and {len(lost) - 4} more" if len(lost) > 4 else "")
@@ -95,16 +95,14 @@ def lost_classes(e: Evidence) -> Finding | None:
     return found(e, "lost classes", severity, text, evidence, proposals)
 
 
-def came(e: Evidence) -> list[int]:
+def came(before: Sequence[Sequence[float]], real: Sequence[float] | np.ndarray) -> set[int]:
     """The classes of which the samples had a fair share at three of the last five looks, one after the other."""
-    assert e.real is not None
-    looks = [row["shares"] for row in e.history if len(row.get("shares") or ()) == len(e.shares)][-5:]
-    real = e.real.reader.shares
-    return [
+    looks = before[-5:]
+    return {
         c
         for c in range(len(real))
         if any(min(s[c] for s in three) >= 0.6 * real[c] for three in zip(looks, looks[1:], looks[2:], strict=False))
-    ]
+    }
 
 
 def missing(shares: Sequence[float], real: Sequence[float] | np.ndarray, least: float) -> set[int]:

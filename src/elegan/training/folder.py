@@ -65,10 +65,10 @@ class RunFolder:
 
         Raises UserError when the folder cannot be written.
         """
+        from elegan.images import save_png  # here and below: what only reads a run need not load numpy and Pillow
+
         try:
             self.write("data.json", json.dumps(data, indent=1))
-            from elegan.images import save_png
-
             save_png(self / "real.png", sheet)
             self.write_config(config)
         except OSError as error:
