@@ -227,7 +227,10 @@ def report(out: Path, seeds: list[int]) -> str:
         "| diversity | twins | D tells | D memory | looks' share of time |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
-    lines += [case_row(name, seed, RunFolder(out / f"seed{seed}" / name)) for name in CASES for seed in seeds]
+    for name in CASES:
+        folders = {seed: RunFolder(out / f"seed{seed}" / name) for seed in seeds}
+        ran = {seed: folder for seed, folder in folders.items() if folder.exists}
+        lines += [case_row(name, seed, folder) for seed, folder in (ran or folders).items()]
     return "\n".join([*lines, "", about(), ""])
 
 
