@@ -4,7 +4,7 @@
     python -m benchmarks.doctor --out runs/doctor --seeds 1 2 --report
 
 A failure is planted into a healthy run of `fashion` at a quarter of its width, between two looks in the middle of its
-plan, and must be found at the next look. (Shuffled labels, few pictures and learning rates times a hundred are there
+plan, and must be found at the next look. (What is wrong with the data, and learning rates times a hundred, are there
 from the start.) Cases run one by one, or all of them, in a folder a seed; `--report` writes
 `benchmarks/results/doctor_runs.md` from what they recorded. The rules were set on runs of seed 0
 (`benchmarks/results/doctor.md`), so only other seeds are a proof.
@@ -114,6 +114,19 @@ def few(data: Dataset) -> Dataset:
     return dataclasses.replace(data, images=data.images[:200], labels=data.labels[:200], fingerprint="")
 
 
+def stamped(data: Dataset) -> Dataset:
+    """A white square of 3x3 pixels in the top left corner of class 7's pictures."""
+    images = data.images.copy()
+    images[data.labels == 7, :, 1:4, 1:4] = 255
+    return dataclasses.replace(data, images=images, fingerprint="")
+
+
+def uneven(data: Dataset) -> Dataset:
+    """Classes 5 to 9 with a tenth of their pictures."""
+    kept = (data.labels < 5) | (np.arange(len(data)) % 10 == 0)
+    return dataclasses.replace(data, images=data.images[kept], labels=data.labels[kept], fingerprint="")
+
+
 #: Planted in the middle of the healthy run: what is done to the model, and the finding that must follow.
 IN_THE_MIDDLE: dict[str, tuple[Callable[[Family], None], str]] = {
     "one-mode": (zero_noise, "collapse"),
@@ -122,11 +135,13 @@ IN_THE_MIDDLE: dict[str, tuple[Callable[[Family], None], str]] = {
     "frozen-average": (freeze_average, "dead average"),
     "rates-x100-later": (raise_rates, "rates too large"),
 }
-#: There from the start: settings, what is done to the data, and the finding that must follow.
-FROM_THE_START: dict[str, tuple[dict[str, Any], Callable[[Dataset], Dataset] | None, str]] = {
-    "rates-x100": ({"G_lr": 3e-2, "D_lr": 6e-2}, None, "rates too large"),
-    "shuffled-labels": ({}, shuffled, "meaningless labels"),
-    "few-pictures": ({}, few, "small data"),
+#: There from the start: preset, settings, what is done to the data, and the finding that must follow.
+FROM_THE_START: dict[str, tuple[str, dict[str, Any], Callable[[Dataset], Dataset] | None, str]] = {
+    "rates-x100": ("fashion", NARROW | {"G_lr": 3e-2, "D_lr": 6e-2}, None, "rates too large"),
+    "shuffled-labels": ("fashion", NARROW, shuffled, "meaningless labels"),
+    "few-pictures": ("fashion", NARROW, few, "small data"),
+    "stamped-class": ("fashion", NARROW, stamped, "label leakage"),
+    "other-labels": ("fashion-mlp", {"conditional": True, "fake_labels": "random"}, uneven, "label leakage"),
 }
 OPEN_SPLIT = run.open_split
 CASES = [*(f"healthy-{name}" for name in HEALTHY), *IN_THE_MIDDLE, *FROM_THE_START]
@@ -196,17 +211,17 @@ def case(name: str, out: Path, seed: int) -> None:
         loop.make_step = planting(IN_THE_MIDDLE[name][0])
         train(out / name, "fashion", "fashion-mnist", PLAN, until=PLAN // 10 * 7 + 32, **NARROW, seed=seed)
     else:
-        settings, change, _ = FROM_THE_START[name]
+        preset, settings, change, _ = FROM_THE_START[name]
         if change is not None:
             run.open_split = lambda config, split: change(OPEN_SPLIT(config, split))
-        train(out / name, "fashion", "fashion-mnist", PLAN, until=PLAN // 10 * 8 + 32, **NARROW | settings, seed=seed)
+        train(out / name, preset, "fashion-mnist", PLAN, until=PLAN // 10 * 8 + 32, **settings, seed=seed)
 
 
 def expected(name: str) -> str:
     """The finding that a case must lead to; empty for a healthy one."""
     if name in IN_THE_MIDDLE:
         return IN_THE_MIDDLE[name][1]
-    return FROM_THE_START[name][2] if name in FROM_THE_START else ""
+    return FROM_THE_START[name][3] if name in FROM_THE_START else ""
 
 
 def report(out: Path, seeds: list[int]) -> str:

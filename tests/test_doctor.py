@@ -28,6 +28,7 @@ from elegan.doctor.evidence import (
     some_weights,
 )
 from elegan.doctor.finding import Finding, propose
+from elegan.doctor.leakage import spots
 from elegan.doctor.pictures import draw
 from elegan.doctor.reader import fit_cells, fit_labels, squared
 from elegan.families.base import ImageSpec
@@ -202,6 +203,55 @@ def test_shuffled_labels_are_seen_in_the_data_alone():
     unfair = real_side(mixed, mixed, None, 60)
     assert "meaningless labels" in names(evidence(replace(unfair, count=5000)))
     assert "meaningless labels" not in names(evidence(replace(fair, count=5000)))
+
+
+def stamped(data: Dataset, label: int = 1) -> Dataset:
+    """A mark in the corner of one class."""
+    images = data.images.copy()
+    images[data.labels == label, 0, 0, 9] = 120
+    return replace(data, images=images, fingerprint="")
+
+
+def test_a_spot_that_gives_a_class_away_is_seen_in_the_data_alone(tmp_path):
+    blobs = pictures(400)
+    noise = replace(blobs, images=np.random.default_rng(3).integers(0, 90, blobs.images.shape, dtype=np.uint8))
+    marked = stamped(noise)
+    (spot,) = real_side(marked, marked, None, 60).spots
+    assert (spot.label, spot.row, spot.column) == (1, 0, 9)
+    assert spot.advantage >= 0.99
+    assert spot.inside[0, 9, 0] == 120
+    assert real_side(noise, noise, None, 60).spots == []
+    e = evidence(replace(real_side(marked, marked, None, 60), count=5000), asked=np.arange(60) % 4)
+    (finding,) = [f for f in checks.examine(e) if f.check == "label leakage"]
+    assert "boot" in finding.text
+    assert "row 0 and column 9" in finding.text
+    assert finding.change == "--set labels=ignore"
+    assert draw(finding, e, tmp_path / "a.png")
+    assert "label leakage" not in names(replace(e, asked=None)), "a model without labels has none that leak"
+
+
+def test_a_mark_on_large_pictures_is_seen_and_chance_on_few_is_not():
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(20, 256, (60, 200, 150, 3), dtype=np.uint8), rng.permutation(60) % 2
+    assert spots(images, labels, 2) == []
+    images[labels == 1, 100:112, 60:72] = 7
+    found = spots(images, labels, 2)
+    assert 1 in {s.label for s in found}
+    assert all(100 <= s.row < 112 and 60 <= s.column < 72 for s in found)
+    assert spots(images[:18], labels[:18], 2) == []
+
+
+def test_labels_that_tell_fakes_from_real_pictures(real, tmp_path):
+    uneven = replace(real, label_shares=np.array([0.7, 0.1, 0.1, 0.1]))
+    config = configured("digits-cgan")
+    e = replace(evidence(uneven, asked=np.arange(60) % 4), config=config)
+    (finding,) = [f for f in checks.examine(e) if f.check == "label leakage"]
+    assert finding.evidence["label_tells"] == pytest.approx(0.5 + 0.5 * 0.45)
+    assert finding.change == "--set fake_labels=real"
+    assert draw(finding, e, tmp_path / "a.png")
+    assert "label leakage" not in names(replace(e, real=real))
+    fair = build("digits-cgan", "gan", PRESETS["digits-cgan"][1].config, overrides={"fake_labels": "real"})
+    assert "label leakage" not in names(replace(e, config=fair))
 
 
 @pytest.mark.parametrize("preset", PRESETS)

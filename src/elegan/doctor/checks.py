@@ -25,6 +25,7 @@ from elegan.doctor.finding import (
     propose,
     scaled,
 )
+from elegan.doctor.leakage import told_by_label
 
 
 def found(
@@ -147,6 +148,35 @@ def meaningless_labels(e: Evidence) -> Finding | None:
     )
     proposals: list[Proposal] = [("labels", becomes("ignore"))]
     return found(e, "meaningless labels", "problem", text, {"real_accuracy": right, "chance": chance}, proposals)
+
+
+def leaking_labels(e: Evidence) -> Finding | None:
+    """A model that uses labels, whose data or whose way of asking for fakes gives the label away."""
+    if e.real is None or e.asked is None:
+        return None
+    names = e.real.reader.names
+    random = getattr(e.config.model, "fake_labels", "real") == "random"
+    told = told_by_label(e.real.label_shares, np.full(len(names), 1 / len(names))) if random else 0.5
+    if told >= TOLD:
+        text = (
+            f"The labels leak to the discriminator: fakes are asked for every class equally often and the data is not "
+            f"even, so that the label alone tells real from generated pictures {told:.0%} of the time."
+        )
+        evidence = {"label_tells": told, "commonest": max(e.real.label_shares), "rarest": min(e.real.label_shares)}
+        return found(e, "label leakage", "warning", text, evidence, [("fake_labels", becomes("real"))])
+    if not e.real.spots:
+        return None
+    plainest = max(e.real.spots, key=lambda spot: spot.advantage)
+    more = len(e.real.spots) - 1
+    which = names[plainest.label] + (f" (and {more} more {'class' if more == 1 else 'classes'})" if more else "")
+    text = (
+        f"The labels leak into the pictures: one pixel gives {which} away, in row {plainest.row} and column "
+        f"{plainest.column}; if a mark, a frame or a backdrop is there, remove it from the pictures, or the generator "
+        "learns it in place of the class."
+    )
+    evidence = {"classes": more + 1.0, "advantage": plainest.advantage}
+    evidence |= {"row": float(plainest.row), "column": float(plainest.column)}
+    return found(e, "label leakage", "warning", text, evidence, [("labels", becomes("ignore"))])
 
 
 def overfitting(e: Evidence) -> Finding | None:
@@ -331,11 +361,12 @@ STILL = 1e-6  # of a network's size: less is rounding
 FAR = 0.6  # of the squared spread of real pictures; an average picture repeated is at one half
 SMALL = 1000  # pictures in a data set
 RESTLESS = 0.03  # of a network's size, times the root of the batches: healthy runs stay below 0.015
+TOLD = 0.55  # of pictures that labels alone tell; 0.5 is chance
 FEW = 20  # unseen pictures: fewer tell nothing
 
 CHECKS: tuple[Callable[[Evidence], Finding | None], ...] = (
-    not_finite, collapse, lost_classes, meaningless_labels, ignored_labels, diverging, weak_D, strong_D, overfitting,
-    vanishing, large_rates, oscillation, dead_average, small_data,
+    not_finite, collapse, lost_classes, meaningless_labels, leaking_labels, ignored_labels, diverging, weak_D, strong_D,
+    overfitting, vanishing, large_rates, oscillation, dead_average, small_data,
 )  # fmt: skip
 
 #: What follows from a collapse and needs no words of its own.

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from elegan.config import RunConfig
+from elegan.doctor.leakage import Spot, spots
 from elegan.doctor.reader import Reader, fit_cells, fit_labels, squared
 from elegan.families.base import Family
 from elegan.images import to_float, to_uint8
@@ -63,12 +64,13 @@ class RealSide:
     spread: float  # root mean square distance of two pictures
     spread_within: float  # of two pictures of one class
     near: float  # median squared distance of a picture to its nearest other
-    label_shares: np.ndarray  # (K,) of the labels themselves
+    label_shares: np.ndarray  # (K,) of the training pictures' labels themselves
     frechet: float  # of other real pictures to the reference: what a perfect model would get
     trained: Pictures
     held: Pictures | None
     count: int  # training pictures
     reference: str  # which pictures the reference is, for people
+    spots: Sequence[Spot] = ()  # that give a class away
 
 
 def real_side(train: Any, reference: Any, held: Any, n: int) -> RealSide:
@@ -103,7 +105,7 @@ def real_side(train: Any, reference: Any, held: Any, n: int) -> RealSide:
         spread=diversity(first),
         spread_within=diversity(first, classes),
         near=float(np.median(apart.min(1))),
-        label_shares=np.bincount(reference.labels[rows], minlength=reference.classes) / size
+        label_shares=np.bincount(train.labels, minlength=train.classes) / len(train)
         if reference.classes > 1
         else reader.shares,
         frechet=frechet(moments(features[-n:]), target) if size >= 2 * n else 0.0,
@@ -111,6 +113,7 @@ def real_side(train: Any, reference: Any, held: Any, n: int) -> RealSide:
         held=None if held is None else some(held, held.split),
         count=len(train),
         reference=f"{n} of the {reference.split if reference.split == 'validation' else 'training'} images",
+        spots=spots(images, reference.labels[rows], reference.classes) if reference.classes > 1 else (),
     )
 
 

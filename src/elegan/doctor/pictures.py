@@ -31,6 +31,10 @@ def draw(finding: Finding, e: Evidence, path: Path) -> bool:
         _sheets(figure, e)
     elif finding.check in BARS and e.real is not None and e.shares:
         _shares(figure.subplots(), e)
+    elif finding.check == "label leakage" and e.real is not None and "row" in finding.evidence:
+        _spot(figure, e)
+    elif finding.check == "label leakage" and e.real is not None:
+        _asked(figure.subplots(), e)
     elif finding.check in LOGITS and e.logits:
         _logits(figure.subplots(), e)
     elif finding.check in CURVES and CURVES[finding.check] in e.numbers:
@@ -67,6 +71,30 @@ def _shares(axes: Any, e: Evidence) -> None:
     names, places = e.real.reader.names, np.arange(len(e.shares))
     axes.bar(places - 0.2, 100 * e.real.reader.shares, 0.4, color=REAL, label="real")
     axes.bar(places + 0.2, 100 * np.array(e.shares), 0.4, color=FAKE, label="generated")
+    axes.set_xticks(places, [name[:12] for name in names], rotation=40, ha="right", fontsize=8)
+    _plain(axes, ylabel="share, %")
+
+
+def _spot(figure: Any, e: Evidence) -> None:
+    """The mean picture of a class and of all others, with a ring around the pixel that tells them apart."""
+    assert e.real is not None
+    spot = max(e.real.spots, key=lambda s: s.advantage)
+    name = e.real.reader.names[spot.label]
+    for axes, mean, title in zip(
+        figure.subplots(1, 2), (spot.inside, spot.outside), (f"{name}: the mean picture", "all others"), strict=True
+    ):
+        axes.imshow(mean[..., 0] if mean.shape[2] == 1 else mean, cmap="gray", vmin=0, vmax=255)
+        axes.plot(spot.column, spot.row, "o", ms=14, mfc="none", mec=FAKE, mew=2, clip_on=False)
+        axes.set_title(title, fontsize=10)
+        axes.axis("off")
+
+
+def _asked(axes: Any, e: Evidence) -> None:
+    """The share of each class in the data and in what fakes are asked for."""
+    assert e.real is not None
+    names, places = e.real.reader.names, np.arange(len(e.real.label_shares))
+    axes.bar(places - 0.2, 100 * e.real.label_shares, 0.4, color=REAL, label="the data's labels")
+    axes.bar(places + 0.2, np.full(len(names), 100 / len(names)), 0.4, color=FAKE, label="asked of fakes")
     axes.set_xticks(places, [name[:12] for name in names], rotation=40, ha="right", fontsize=8)
     _plain(axes, ylabel="share, %")
 
