@@ -416,7 +416,8 @@ PRESETS = {
     ),
     "digits-dcgan": Preset(_digits, "mnist", 10_000 * 128, "DCGAN with pixels in 0..1 (10,000 iterations)."),
     "digits-cgan": Preset(
-        _but(_digits, conditional=True, fake_labels="random"), "mnist", 10_000 * 128,
+        # its G swings from batch to batch, so that the last one is as good as luck: samples come from the average
+        _but(_digits, conditional=True, fake_labels="random", ema_half_life=10_000), "mnist", 10_000 * 128,
         "digits-dcgan that is told which digit to draw.",
     ),
     "faces-dcgan": Preset(
