@@ -161,6 +161,14 @@ def test_what_came_before_is_missed_even_early(real):
     )
 
 
+def test_what_a_reader_saw_in_pictures_of_nothing_has_not_come(real):
+    """A quarter-width run on garments was read as nearly all coats at first, and told to have lost its trousers."""
+    even, mush, lost = [0.25] * 4, [0.82, 0.16, 0.01, 0.01], [0.5, 0.0, 0.3, 0.2]
+    looks = [[FINE | {"shares": shares}] * 3 for shares in (even, mush)]
+    assert names(evidence(real, shares=lost, history=looks[0], images=5000)) == {"lost classes"}
+    assert names(evidence(real, shares=lost, history=looks[1], images=5000)) == set()
+
+
 def test_a_run_that_still_improves_is_given_time(real):
     worse, lost = FINE | {"frechet": 2 * FINE["frechet"], "label_accuracy": 0.3}, [0.5, 0.5, 0.0, 0.0]
     assert names(evidence(real, {"label_accuracy": 0.3}, shares=lost, history=[worse, worse])) == set()

@@ -97,12 +97,18 @@ def lost_classes(e: Evidence) -> Finding | None:
 
 
 def came(before: Sequence[Sequence[float]], real: Sequence[float] | np.ndarray) -> set[int]:
-    """The classes of which the samples had a fair share at three of the last five looks, one after the other."""
-    looks = before[-5:]
+    """The classes of which the samples had a fair share at three of the last five looks, one after the other.
+
+    Looks count at which half of the samples or more were spread as the data is: a reader sees some class in pictures
+    that are none yet, and what it saw there is not lost when it sees another.
+    """
+    looks, shares = before[-5:], np.asarray(real)
     return {
         c
+        for three in zip(looks, looks[1:], looks[2:], strict=False)
+        if min(np.minimum(look, shares).sum() for look in three) >= SPREAD
         for c in range(len(real))
-        if any(min(s[c] for s in three) >= 0.6 * real[c] for three in zip(looks, looks[1:], looks[2:], strict=False))
+        if min(look[c] for look in three) >= 0.6 * real[c]
     }
 
 
@@ -361,6 +367,7 @@ STILL = 1e-6  # of a network's size: less is rounding
 FAR = 0.6  # of the squared spread of real pictures; an average picture repeated is at one half
 SMALL = 1000  # pictures in a data set
 RESTLESS = 0.03  # of a network's size, times the root of the batches: healthy runs stay below 0.015
+SPREAD = 0.5  # of the samples, spread over the classes as the data is: fewer are pictures of nothing yet
 TOLD = 0.55  # of pictures that labels alone tell; 0.5 is chance
 FEW = 20  # unseen pictures: fewer tell nothing
 
