@@ -418,7 +418,7 @@ PRESETS = {
     "digits-cgan": Preset(
         # its G swings from batch to batch, so that the last one is as good as luck: samples come from the average
         _but(_digits, conditional=True, fake_labels="random", ema_half_life=10_000), "mnist", 10_000 * 128,
-        "digits-dcgan that is told which digit to draw.",
+        "digits-dcgan that is told which digit to draw; samples come from averaged weights.",
     ),
     "faces-dcgan": Preset(
         Config(batch=128, z_dim=128, G_strides=(2, 2, 2), G_bn_momentum=0.99, D_dropout=0.3, G_eval_for_D=True),
