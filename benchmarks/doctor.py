@@ -231,7 +231,7 @@ def report(out: Path, seeds: list[int]) -> str:
         "",
         __doc__.strip().splitlines()[0],
         "",
-        f"`python -m benchmarks.doctor --out runs/doctor --case all --seeds {' '.join(map(str, seeds))}`",
+        "`python -m benchmarks.doctor --out runs/doctor --case all --seeds ...`; the second column says which seeds.",
         "",
         "Before: findings of looks before a failure was planted, which are false alarms. Classes lost, in runs that",
         "nothing was done to: of how many a run's last samples have less than three tenths of their share, by the",

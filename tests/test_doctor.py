@@ -177,6 +177,8 @@ def test_a_run_that_still_improves_is_given_time(real):
     }
     weak = [{"frechet": f, "D_tells": 0.2} for f in (2e6, 1.5e6)]
     assert "D too weak" not in names(evidence(real, {"frechet": 1e6, "D_tells": 0.3}, history=weak))
+    assert "D too weak" not in names(evidence(real, {"frechet": 1e6, "D_tells": 0.3}, history=weak[:1])), "the second"
+    assert "D too weak" in names(evidence(real, {"frechet": 1.99e6, "D_tells": 0.3}, history=weak[:1]))
     far = {"frechet": 1e6, "D_tells": 1.0}
     assert "diverging" not in names(evidence(real, far, history=[{"frechet": 2e6}, {"frechet": 1.5e6}]))
     assert "diverging" in names(evidence(real, far, history=[{"frechet": 1e6}, {"frechet": 1.5e6}]))

@@ -177,8 +177,12 @@ class Evidence:
 
     @property
     def improving(self) -> bool:
-        """Whether the samples are nearer to the data than at any look but the last one: what is missing may come."""
-        distance, earlier = self.numbers.get("frechet"), self.before("frechet")[:-1]
+        """Whether the samples are nearer to the data than at any look but the last one: what is missing may come.
+
+        At the second look, than at the first.
+        """
+        distance, before = self.numbers.get("frechet"), self.before("frechet")
+        earlier = before[:-1] or before
         return distance is not None and bool(earlier) and distance < 0.95 * min(earlier)
 
     def before(self, name: str) -> list[float]:
