@@ -238,9 +238,9 @@ def report(out: Path, seeds: list[int]) -> str:
         "shipped classifier, which the doctor does not use. Other numbers: the first and the last look's after the",
         "planting.",
         "",
-        "Rules changed on the way, and rows are as they were seen: after seeds 1 and 2 of digits-mlp (diverging at a first",
-        "look), after a first run of garments with seed 5 (lost classes that had not come; it ran again), and after seed 6",
-        "of digits-mlp (a weak D at a second look). Later seeds are the proof of each.",
+        "Rules changed on the way, and rows are as they were seen: after seeds 1 and 2 of digits-mlp (diverging at a",
+        "first look), after a first run of garments with seed 5 (lost classes that had not come; it ran again), and",
+        "after seed 6 of digits-mlp (a weak D at a second look). Later seeds are the proof of each.",
         "",
         "| case | seed | looks | classes lost | before | findings, at which look after the planting | frechet | recall "
         "| diversity | twins | D tells | D memory | looks' share of time |",
