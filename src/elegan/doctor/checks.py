@@ -172,7 +172,7 @@ def leaking_labels(e: Evidence) -> Finding | None:
         return found(e, "label leakage", "warning", text, evidence, [("fake_labels", becomes("real"))])
     if not e.real.spots:
         return None
-    plainest = max(e.real.spots, key=lambda spot: spot.advantage)
+    plainest = e.real.spots[0]
     more = len(e.real.spots) - 1
     which = names[plainest.label] + (f" (and {more} more {'class' if more == 1 else 'classes'})" if more else "")
     text = (
@@ -273,7 +273,7 @@ def diverging(e: Evidence) -> Finding | None:
         return None
     best = min(e.before("frechet"), default=float("inf"))
     worse = distance > 3 * best and distance - best > 0.1 * e.real.spread**2
-    lost = distance > FAR * e.real.spread**2 and distance > 0.95 * best and not e.improving
+    lost = distance > FAR * e.real.spread**2 and best < float("inf") and not e.improving
     if not (worse or lost):
         return None
     evidence = {"frechet": distance, "frechet_of_real": e.real.frechet}

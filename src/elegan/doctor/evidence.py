@@ -70,7 +70,7 @@ class RealSide:
     held: Pictures | None
     count: int  # training pictures
     reference: str  # which pictures the reference is, for people
-    spots: Sequence[Spot] = ()  # that give a class away
+    spots: Sequence[Spot] = ()  # that give a class away, the plainest first
 
 
 def real_side(train: Any, reference: Any, held: Any, n: int) -> RealSide:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,18 +60,34 @@ def _sheets(figure: Any, e: Evidence) -> None:
     for axes, pictures, title in zip(
         figure.subplots(1, 2), (e.samples, e.real.images), ("generated", "real"), strict=True
     ):
-        sheet = grid(pictures[: rows * columns], columns)
-        axes.imshow(sheet[..., 0] if sheet.shape[2] == 1 else sheet, cmap="gray", vmin=0, vmax=255)
-        axes.set_title(title, fontsize=10)
-        axes.axis("off")
+        _show(axes, grid(pictures[: rows * columns], columns), title)
+
+
+def _show(axes: Any, picture: np.ndarray, title: str) -> None:
+    """A picture (H, W, C) uint8 as it is."""
+    axes.imshow(picture[..., 0] if picture.shape[2] == 1 else picture, cmap="gray", vmin=0, vmax=255)
+    axes.set_title(title, fontsize=10)
+    axes.axis("off")
 
 
 def _shares(axes: Any, e: Evidence) -> None:
     """The share of each class in real pictures and in samples."""
     assert e.real is not None
-    names, places = e.real.reader.names, np.arange(len(e.shares))
-    axes.bar(places - 0.2, 100 * e.real.reader.shares, 0.4, color=REAL, label="real")
-    axes.bar(places + 0.2, 100 * np.array(e.shares), 0.4, color=FAKE, label="generated")
+    _bars(axes, e.real.reader.names, (e.real.reader.shares, e.shares), ("real", "generated"))
+
+
+def _asked(axes: Any, e: Evidence) -> None:
+    """The share of each class in the data and in what fakes are asked for."""
+    assert e.real is not None
+    even = [1 / len(e.real.label_shares)] * len(e.real.label_shares)
+    _bars(axes, e.real.reader.names, (e.real.label_shares, even), ("the data's labels", "asked of fakes"))
+
+
+def _bars(axes: Any, names: Sequence[str], shares: tuple[Any, Any], labels: tuple[str, str]) -> None:
+    """Two shares of each class side by side."""
+    places = np.arange(len(names))
+    for offset, values, colour, label in zip((-0.2, 0.2), shares, (REAL, FAKE), labels, strict=True):
+        axes.bar(places + offset, 100 * np.asarray(values), 0.4, color=colour, label=label)
     axes.set_xticks(places, [name[:12] for name in names], rotation=40, ha="right", fontsize=8)
     _plain(axes, ylabel="share, %")
 
@@ -78,25 +95,13 @@ def _shares(axes: Any, e: Evidence) -> None:
 def _spot(figure: Any, e: Evidence) -> None:
     """The mean picture of a class and of all others, with a ring around the pixel that tells them apart."""
     assert e.real is not None
-    spot = max(e.real.spots, key=lambda s: s.advantage)
+    spot = e.real.spots[0]
     name = e.real.reader.names[spot.label]
     for axes, mean, title in zip(
         figure.subplots(1, 2), (spot.inside, spot.outside), (f"{name}: the mean picture", "all others"), strict=True
     ):
-        axes.imshow(mean[..., 0] if mean.shape[2] == 1 else mean, cmap="gray", vmin=0, vmax=255)
+        _show(axes, mean, title)
         axes.plot(spot.column, spot.row, "o", ms=14, mfc="none", mec=FAKE, mew=2, clip_on=False)
-        axes.set_title(title, fontsize=10)
-        axes.axis("off")
-
-
-def _asked(axes: Any, e: Evidence) -> None:
-    """The share of each class in the data and in what fakes are asked for."""
-    assert e.real is not None
-    names, places = e.real.reader.names, np.arange(len(e.real.label_shares))
-    axes.bar(places - 0.2, 100 * e.real.label_shares, 0.4, color=REAL, label="the data's labels")
-    axes.bar(places + 0.2, np.full(len(names), 100 / len(names)), 0.4, color=FAKE, label="asked of fakes")
-    axes.set_xticks(places, [name[:12] for name in names], rotation=40, ha="right", fontsize=8)
-    _plain(axes, ylabel="share, %")
 
 
 def _logits(axes: Any, e: Evidence) -> None:
