@@ -140,6 +140,14 @@ def test_dropout_drops_its_share_and_keeps_the_mean(p: float) -> None:
         assert abs((zero[lag:] * zero[:-lag]).mean().item()) < 5 * p * (1 - p) / n**0.5
 
 
+@pytest.mark.parametrize("dropped", [1, 19661, 32768, 45875, 65535])
+def test_dropouts_mask_in_bf16_is_that_of_a_comparison(dropped: int) -> None:
+    bits = torch.arange(-32768, 32768, dtype=torch.int16)
+    mask = layers.kept(bits.clone(), dropped, torch.bfloat16)
+    assert torch.equal(mask, torch.where(torch.arange(65536) < dropped, 0, 65536 / (65536 - dropped)).bfloat16())
+    assert torch.equal(mask, layers.kept(bits, dropped, torch.float32).bfloat16())
+
+
 def test_dropout_is_nothing_at_inference_and_follows_the_seed() -> None:
     x = torch.randn(3, 5, 7, 7)
     layer = layers.Dropout(0.5)
