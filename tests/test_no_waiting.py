@@ -104,3 +104,34 @@ families.get("gan").Model(config, ImageSpec(1, 28, 28)).sample(2)
 assert "torch._dynamo" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("preset", ["tiny", "sngan-tiny", "biggan-tiny"])
+def test_training_does_not_load_the_compiler(preset: str, tmp_path: Path) -> None:
+    code = """
+import sys
+import elegan
+elegan.train(sys.argv[1], out=sys.argv[2], images=16, show=False)
+assert "torch._dynamo" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code, preset, str(tmp_path / "run")], check=True)
+
+
+@pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.AdamW, torch.optim.RMSprop])
+def test_optimisers_without_the_compiler_step_as_torchs_own(kind: type[torch.optim.Optimizer]) -> None:
+    found = []
+    for step in (kind.step, kind.step.__wrapped__):  # ours; torch's, without its wrapper
+        weight = torch.nn.Parameter(torch.linspace(-1, 1, 5))
+        optimizer = kind([weight], lr=0.1)  # type: ignore[call-arg]
+        for _ in range(3):
+            optimizer.zero_grad()
+            weight.square().sum().backward()
+            with torch.set_grad_enabled(step is kind.step):
+                step(optimizer)
+        assert torch.is_grad_enabled() and weight.requires_grad and weight.grad is not None
+        found.append(weight.detach().clone())
+    assert torch.equal(*found) and not torch.equal(found[0], torch.linspace(-1, 1, 5))
+    weight = torch.nn.Parameter(torch.ones(1))
+    weight.grad = torch.ones(1)
+    with pytest.raises(RuntimeError, match="leaf Variable"):  # what torch's own says: a gradient of the step is asked for
+        kind([weight], lr=0.1, differentiable=True).step()  # type: ignore[call-arg]

@@ -155,7 +155,7 @@ class _Strided(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         needs, p, extra = ctx.needs_input_grad, ctx.padding, ctx.extra
         k = weight.shape[2]
-        plain = torch.is_grad_enabled() or g.dtype != torch.bfloat16  # a second gradient, or the library's own is faster
+        plain = torch.is_grad_enabled() or g.dtype != torch.bfloat16  # float32: the library is faster
         by_product = needs[1] and not plain and x.is_contiguous(memory_format=torch.channels_last)
         wanted = [needs[0], False, False] if by_product else list(needs[:3])
         to_x, to_weight, to_bias = torch.ops.aten.convolution_backward(
@@ -308,8 +308,9 @@ class SpectralNorm(nn.Module):
         self.register_buffer("u", nn.functional.normalize(torch.randn(weight.shape[0]), dim=0))
 
     def forward(self, weight: Tensor) -> Tensor:
-        kind = weight.device.type
-        with torch.autocast("cpu" if kind == "meta" else kind, enabled=False):  # meta: sizes only, no autocast
+        if weight.is_meta:  # sizes only
+            return weight
+        with torch.autocast(weight.device.type, enabled=False):
             matrix = weight.flatten(1)
             with torch.no_grad():
                 v = nn.functional.normalize(matrix.t() @ self.u, dim=0)

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import resource
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -91,7 +93,7 @@ def keep_freed_memory() -> None:
 
 
 def leave_out_the_compiler() -> None:
-    """Let optimisers be made without torch's compiler, which they import (over a second) to be left alone by it.
+    """Let optimisers work without torch's compiler, which they import (over a second) to be left alone by it.
 
     Nothing here is compiled. Where torch is built otherwise this does nothing, and they import it.
     """
@@ -99,6 +101,23 @@ def leave_out_the_compiler() -> None:
         plain = getattr(getattr(torch.optim.Optimizer, name), "__wrapped__", None)
         if plain is not None and not hasattr(plain, "__dynamo_disable"):
             plain.__dynamo_disable = plain  # what torch._compile.inner looks for
+    for kind in (torch.optim.Adam, torch.optim.AdamW, torch.optim.RMSprop):
+        if "step" in vars(kind) and hasattr(kind.step, "__wrapped__"):
+            kind.step = _without_gradient(kind.step)  # type: ignore[method-assign]
+
+
+def _without_gradient(step: Callable[..., Any]) -> Callable[..., Any]:
+    """An optimiser's `step`, done as torch's own wrapper does it but for the word to the compiler."""
+    plain = step.__wrapped__  # type: ignore[attr-defined]
+
+    @functools.wraps(plain)
+    def quick(self: torch.optim.Optimizer, closure: Callable[[], Any] | None = None) -> Any:
+        if self.defaults.get("differentiable"):
+            return step(self, closure)
+        with torch.no_grad():
+            return plain(self, closure)
+
+    return quick
 
 
 leave_out_the_compiler()

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 from elegan import families
 from elegan.config import RunConfig, TrainConfig, seconds
@@ -121,7 +122,7 @@ def plan(config: RunConfig, spec: ImageSpec, feed_for: Callable[[torch.device], 
             model = build_model(timing, spec, engine)
             step = make_step(model, feed, engine, timing)
             budget = length.get("budget")
-            spend = min(2.0, 0.02 * seconds(budget)) if budget else 1.0
+            spend = min(2.0, 0.02 * seconds(budget)) if budget else 0.5
             found[precision] = typical_seconds(model, step, engine, spend, timing.train.images)
         precision = "bf16" if found.get("bf16", 1e9) * WORTH_IT < found.get("fp32", 1e9) else choices[-1]
         engine = Engine(device, precision)
@@ -210,7 +211,7 @@ def check_memory(config: RunConfig, spec: ImageSpec, feed: Feed, device: torch.d
     if free is None:
         return
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), Unfilled():
             model = families.get(config.family).Model(config.model, spec)
     except (RuntimeError, TypeError, OverflowError):  # numbers beyond 64 bits
         raise UserError(_too_large(config, "its layers are beyond any memory")) from None
@@ -223,6 +224,18 @@ def check_memory(config: RunConfig, spec: ImageSpec, feed: Feed, device: torch.d
         needed += kept * batch // 4 if kept * batch // 4 > 0.5 * free else 0
     if needed > 0.95 * free:
         raise UserError(_too_large(config, f"about {needed / 1e9:.1f} GB needed, {free / 1e9:.1f} GB free"))
+
+
+class Unfilled(TorchFunctionMode):
+    """Within the block tensors get no initial values: where they have no memory, torch would import its
+    compiler (over a second) to do so.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__name__", "") in ("normal_", "uniform_", "orthogonal_", "normalize"):
+            return [*args, *kwargs.values()][0]  # the tensor
+        return func(*args, **kwargs)
 
 
 def kept_by_step(config: RunConfig, spec: ImageSpec, feed: Feed, device: torch.device) -> int:
