@@ -136,3 +136,27 @@ def test_diversity_is_the_root_mean_square_distance_of_pairs():
     assert diversity(apart, np.repeat([0, 1], 30)) == pytest.approx(diversity(x))  # within classes only
     assert diversity(np.ones((5, 2))) == 0
     assert diversity(x, np.arange(30)) == 0
+
+
+def test_what_is_found_of_the_real_images_is_kept(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("ELEGAN_CACHE", str(tmp_path))
+    train, test, fresh = blobs(300, 1), blobs(60, 2), blobs(50, 3)
+    judges = [CopyTest(train, test, keep=True) for _ in range(2)] + [CopyTest(train, test)]
+    for kept, plain in zip(judges[0](fresh), judges[2](fresh), strict=True):
+        np.testing.assert_equal(kept, plain)
+    (entry,) = (tmp_path / "features").glob("*.safetensors")
+    monkeypatch.setattr(TrainingIndex, "nearest", None)  # nothing is looked for a second time ...
+    for kept, plain in zip(judges[1].floor, judges[2].floor, strict=True):
+        np.testing.assert_equal(kept, plain)
+    monkeypatch.undo()
+
+    monkeypatch.setenv("ELEGAN_CACHE", str(tmp_path))
+    other = CopyTest(train[1:], test, keep=True)  # ... but other images are
+    assert other.floor.originals.max() < 299 and len(list((tmp_path / "features").iterdir())) == 2
+    entry.write_bytes(entry.read_bytes()[:-9])
+    np.testing.assert_equal(CopyTest(train, test, keep=True).floor.ratios, judges[2].floor.ratios)
+    assert "was damaged" in capsys.readouterr().err
+    monkeypatch.setenv("ELEGAN_CACHE", str(tmp_path / "off"))
+    monkeypatch.setenv("ELEGAN_FEATURE_CACHE", "off")
+    CopyTest(train, test, keep=True).floor
+    assert not (tmp_path / "off").exists()

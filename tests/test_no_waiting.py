@@ -133,5 +133,5 @@ def test_optimisers_without_the_compiler_step_as_torchs_own(kind: type[torch.opt
     assert torch.equal(*found) and not torch.equal(found[0], torch.linspace(-1, 1, 5))
     weight = torch.nn.Parameter(torch.ones(1))
     weight.grad = torch.ones(1)
-    with pytest.raises(RuntimeError, match="leaf Variable"):  # what torch's own says: a gradient of the step is asked for
+    with pytest.raises(RuntimeError, match="leaf Variable"):  # as torch says it: a step with a gradient
         kind([weight], lr=0.1, differentiable=True).step()  # type: ignore[call-arg]

@@ -76,7 +76,7 @@ class Judge:
     @cached_property
     def copy_test(self) -> CopyTest:
         """The training split, searchable; calibrated by the reference images."""
-        return CopyTest(self.train.images, self.test.images[self.rows])
+        return CopyTest(self.train.images, self.test.images[self.rows], keep=True)
 
     def floor(self, count: int) -> Numbers:
         """Numbers of `count` training images (or all there are); copy numbers of the reference itself."""

@@ -22,6 +22,7 @@ A training image that occurs twice would hide its copies (d1 = d2 = 0): distance
 
 from __future__ import annotations
 
+import contextlib
 import math
 from dataclasses import dataclass
 from functools import cached_property
@@ -30,7 +31,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from elegan.errors import UserError
-from elegan.metrics import matrix
+from elegan.metrics import matrix, store
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 VALUES = 1024
 COPY_QUANTILE = 0.001
 CANDIDATES = 16
+KEPT = 1  # counts the forms of what is kept on disk
 DIRECTIONS = 128
 BLOCK = 100  # rows at a time: 24 MB against 60,000, which malloc keeps and reuses
 
@@ -191,11 +193,13 @@ def _cat(parts: Any, dim: int = 0) -> Tensor:
 class CopyTest:
     """A training split and the test split that calibrates it. Reusable for any number of sample sets.
 
-    `train` and `test` are uint8 (N, H, W, C). The test split's own numbers are `floor`.
+    `train` and `test` are uint8 (N, H, W, C). The test split's own numbers are `floor`. `keep`: what was found of the
+    two splits is kept on disk, for the next time.
     """
 
     train: np.ndarray
     test: np.ndarray
+    keep: bool = False
 
     @cached_property
     def index(self) -> TrainingIndex:
@@ -207,7 +211,22 @@ class CopyTest:
         """Nearest training images of the test images."""
         if len(self.test) < 2:
             raise UserError("the copy number needs at least 2 test images to compare with")
-        return self.index.nearest(self.test)
+        most = store.limit() if self.keep else 0
+        return self._kept(most) if most else self.index.nearest(self.test)
+
+    def _kept(self, most: int) -> Neighbours:
+        """The reference from an earlier time, or found and kept in a folder of at most `most` bytes."""
+        path = store.features_path(
+            store.digest("neighbours", KEPT, VALUES, CANDIDATES, DIRECTIONS, self.train, self.test)
+        )
+        arrays = store.read(path)
+        if arrays is None or arrays.keys() != {"distance", "row", "own"}:
+            found = self.index.nearest(self.test)
+            arrays = {**found._asdict(), "own": self.index.own_nearest(found.row[:, 0])}
+            with contextlib.suppress(OSError):  # a disk that is full or read only
+                store.write(path, arrays, most=most)
+        self.index.own[arrays["row"][:, 0]] = arrays["own"]
+        return Neighbours(arrays["distance"], arrays["row"])
 
     @cached_property
     def threshold(self) -> float:
