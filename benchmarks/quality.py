@@ -14,6 +14,7 @@ import argparse
 import datetime
 import json
 import platform
+import statistics
 from pathlib import Path
 
 import torch
@@ -26,7 +27,7 @@ DATA = {"fashion": "fashion-mnist", "digits": "mnist"}
 NUMBERS = ("frechet", "precision", "recall", "density", "coverage", "label_accuracy")
 
 
-def images_seen(report: Path, preset: str) -> int:
+def images_seen(report: Path) -> int:
     """Real images that an original program has seen, from its report."""
     content = json.loads(report.read_text(encoding="utf-8"))
     return int(content["images_seen"])
@@ -42,7 +43,7 @@ def compare(original: Path, runs: Path) -> dict[str, object]:
     """Score one original and the preset of its name at the same number of images."""
     preset, _, seed = original.stem.rpartition("-seed")
     data = DATA[preset.split("-")[0]]
-    images = images_seen(original.with_suffix(".json"), preset)
+    images = images_seen(original.with_suffix(".json"))
     run = elegan.train(preset, data, runs / original.stem, images=images, seed=int(seed))
     return {
         "preset": preset,
@@ -52,7 +53,26 @@ def compare(original: Path, runs: Path) -> dict[str, object]:
         "elegan": row(evaluate(run)),
         "precision": run.config.train.precision,
         "seconds": run.stats[-1]["seconds"],
+        "threads": torch.get_num_threads(),
+        "date": f"{datetime.date.today()}",
     }
+
+
+def summary(rows: list[dict]) -> list[str]:
+    """The Frechet distances over the seeds of each preset that has several, as Markdown."""
+    lines = [
+        "| preset | images | seeds | mean: original | elegan | worst: original | elegan |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    runs: dict[tuple[str, int], list[dict]] = {}
+    for r in rows:
+        runs.setdefault((r["preset"], r["images"]), []).append(r)
+    for (preset, images), found in runs.items():
+        if len(found) > 1:
+            sides = [[r[side]["frechet"] for r in found] for side in ("original", "elegan")]
+            cells = [f"{number:.2f}" for of in (statistics.mean, max) for number in map(of, sides)]
+            lines.append(f"| `{preset}` | {images:,} | {len(found)} | " + " | ".join(cells) + " |")
+    return lines
 
 
 def table(rows: list[dict], about: str) -> str:
@@ -63,8 +83,10 @@ def table(rows: list[dict], about: str) -> str:
         "Same layers, same settings, same number of images; 10,000 samples against the 10,000 test images, shipped",
         "classifier features. Frechet: lower is better (real training images: 0.02); the rest: higher is better.",
         "",
-        "| preset | seed | images | Frechet: original | elegan | precision | | recall | | coverage | | label acc. | |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+        *summary(rows),
+        "",
+        "| preset | images | seed | Frechet: original | elegan | precision | | recall | | coverage | | labels | | date |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for r in rows:
         cells = []
@@ -72,7 +94,8 @@ def table(rows: list[dict], about: str) -> str:
             for side in ("original", "elegan"):
                 value = r[side][key]
                 cells.append("" if value is None else f"{value:.2f}" if key == "frechet" else f"{value:.3f}")
-        lines.append(f"| `{r['preset']}` | {r['seed']} | {r['images']:,} | " + " | ".join(cells) + " |")
+        cells.append(r.get("date", ""))
+        lines.append(f"| `{r['preset']}` | {r['images']:,} | {r['seed']} | " + " | ".join(cells) + " |")
     notes = dict.fromkeys(f"`{r['preset']}`, seed {r['seed']}: {r['note']}." for r in rows if r.get("note"))
     return "\n".join([*lines, "", *notes, *[""] * bool(notes), about, ""])
 
@@ -86,17 +109,18 @@ def main() -> None:
     args = parser.parse_args()
     path = RESULTS / "quality.json"
     rows = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.is_file() else []
-    done = {(r["preset"], r["seed"]) for r in rows}
+    done = {(r["preset"], r["images"], r["seed"]) for r in rows}
     for original in sorted(args.originals.glob("*-seed*.npz")):
         preset, _, seed = original.stem.rpartition("-seed")
         if not seed.isdigit() or int(seed) not in args.seeds or (args.only and preset not in args.only):
             continue
-        if (preset, int(seed)) in done or not original.with_suffix(".json").is_file():
+        report = original.with_suffix(".json")
+        if not report.is_file() or (preset, images_seen(report), int(seed)) in done:
             continue
         rows.append(compare(original, args.runs))
-        rows.sort(key=lambda r: (r["preset"], r["seed"]))
+        rows.sort(key=lambda r: (r["preset"], r["images"], r["seed"]))
         versions = f"elegan {elegan.__version__}, torch {torch.__version__}, Python {platform.python_version()}"
-        about = f"{datetime.date.today()}; {versions}; originals: TensorFlow/Keras, `benchmarks/reference`."
+        about = f"{versions}; originals: TensorFlow/Keras, `benchmarks/reference`."
         RESULTS.mkdir(exist_ok=True)
         path.write_text(json.dumps({"about": about, "rows": rows}, indent=1) + "\n", encoding="utf-8")
         (RESULTS / "quality.md").write_text(table(rows, about), encoding="utf-8")
