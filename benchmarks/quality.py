@@ -85,7 +85,7 @@ def table(rows: list[dict], about: str) -> str:
         "",
         *summary(rows),
         "",
-        "| preset | images | seed | Frechet: original | elegan | precision | | recall | | coverage | | labels | | date |",
+        "| preset | images | seed | Frechet: original | elegan | precision | | recall | | coverage | | label | | date |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for r in rows:
