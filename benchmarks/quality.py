@@ -85,7 +85,8 @@ def table(rows: list[dict], about: str) -> str:
         "",
         *summary(rows),
         "",
-        "| preset | images | seed | Frechet: original | elegan | precision | | recall | | coverage | | label | | date |",
+        "| preset | images | seed | Frechet: original | elegan | precision | | recall | | coverage | | label acc. | "
+        "| date |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for r in rows:
