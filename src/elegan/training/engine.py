@@ -49,8 +49,15 @@ class Engine:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16", cache_enabled=False)
 
     def seed(self, *numbers: int) -> None:
-        """Key all of torch's randomness to `numbers` (seed, rank, images seen): resuming needs no other state."""
-        torch.manual_seed(mix(*numbers))
+        """Key the randomness of the CPU and of this device to `numbers` (seed, rank, images seen): resuming needs no
+        other state.
+
+        `torch.manual_seed` would also note for every kind of device that is absent where it was called from, each step.
+        """
+        number = mix(*numbers)
+        torch.default_generator.manual_seed(number)
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed_all(number)
 
     def synchronize(self) -> None:
         """Wait for the device, before reading a clock."""
