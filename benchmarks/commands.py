@@ -77,9 +77,7 @@ def measure_commands() -> dict[str, float]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         run_once([*train, *(["--precision", "bf16"] if _bf16() else [])], folder)
-        repeats = dict.fromkeys(commands, REPEATS) | {
-            "evaluate": 1
-        }  # the first time, no features of real images are kept
+        repeats = dict.fromkeys(commands, REPEATS) | {"evaluate": 1}  # only then nothing is kept of the real images
         return {
             key: round(statistics.median(run_once(arguments, folder).seconds for _ in range(repeats[key])), 2)
             for key, arguments in commands.items()

@@ -119,7 +119,7 @@ def _without_gradient(step: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(plain)
     def quick(self: torch.optim.Optimizer, closure: Callable[[], Any] | None = None) -> Any:
-        if self.defaults.get("differentiable"):
+        if self.defaults.get("differentiable") or torch.compiler.is_compiling():
             return step(self, closure)
         with torch.no_grad():
             return plain(self, closure)
