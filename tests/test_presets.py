@@ -180,7 +180,8 @@ def test_training_settings(name):
     assert cfg.conditional == (name == "digits-cgan")
     assert cfg.label_noise == (0.15 if name == "fashion-upsample" else 0)
     assert (cfg.label_smoothing, cfg.label_flip, cfg.weight_clip) == (0, 0, 0)
-    assert cfg.ema_half_life == (10_000 if name == "digits-cgan" else 0)  # of what draws samples, not of the training
+    # of what draws samples, not of the training
+    assert cfg.ema_half_life == (10_000 if name.startswith("digits") else 0)
     for key, lr in (("G", G_lr), ("D", D_lr)):
         (group,) = model.parts.optimizers[key].param_groups
         assert group["lr"] == lr
@@ -192,11 +193,12 @@ def test_training_settings(name):
         assert recipe.data == {"f": "fashion-mnist", "d": "mnist"}[name[0]]
 
 
-def test_averaging_for_the_samples_leaves_the_training_as_it_is():
-    """digits-cgan samples from an average, which its original does not; its players learn what they did without."""
+@pytest.mark.parametrize("name", ["digits-mlp", "digits-dcgan", "digits-cgan"])
+def test_averaging_for_the_samples_leaves_the_training_as_it_is(name):
+    """They sample from an average, which their originals do not; their players learn what they did without."""
     weights = []
     for half_life in (0, 10_000):
-        config = families.preset("digits-cgan")[1].config.model_copy(update={"batch": 4, "ema_half_life": half_life})
+        config = families.preset(name)[1].config.model_copy(update={"batch": 4, "ema_half_life": half_life})
         torch.manual_seed(0)
         model = families.get("gan").Model(config, ImageSpec(1, 28, 28, 10))
         assert model.sampler == ("G_ema" if half_life else "G")

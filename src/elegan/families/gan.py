@@ -376,9 +376,11 @@ _mlp = Config(
     updates="separate",
     G_eval_for_D=True,
 )
+# G swings from batch to batch in all `digits-*`, so that the last one is as good as luck: samples come from the average
 _digits = Config(
-    batch=128, pixels="0..1", G_widths=(128, 128, 64), G_bn_momentum=0.99, D_dropout=0.3, G_eval_for_D=True
-)
+    batch=128, pixels="0..1", G_widths=(128, 128, 64), G_bn_momentum=0.99, D_dropout=0.3, G_eval_for_D=True,
+    ema_half_life=10_000,
+)  # fmt: skip
 
 
 def _but(config: Config, **changes: object) -> Config:
@@ -411,14 +413,13 @@ PRESETS = {
         "fashion-mnist", 30 * 60_000, "The DCGAN of the best-known tutorial (30 epochs).",
     ),
     "digits-mlp": Preset(
-        _but(_mlp, updates="joint", G_steps=2, G_bn_momentum=0.7),
+        _but(_mlp, updates="joint", G_steps=2, G_bn_momentum=0.7, ema_half_life=_digits.ema_half_life),
         "mnist", 12_000 * 32, "Fully connected, G twice for each D (12,000 iterations).",
     ),
     "digits-dcgan": Preset(_digits, "mnist", 10_000 * 128, "DCGAN with pixels in 0..1 (10,000 iterations)."),
     "digits-cgan": Preset(
-        # its G swings from batch to batch, so that the last one is as good as luck: samples come from the average
-        _but(_digits, conditional=True, fake_labels="random", ema_half_life=10_000), "mnist", 10_000 * 128,
-        "digits-dcgan that is told which digit to draw; samples come from averaged weights.",
+        _but(_digits, conditional=True, fake_labels="random"), "mnist", 10_000 * 128,
+        "digits-dcgan that is told which digit to draw.",
     ),
     "faces-dcgan": Preset(
         Config(batch=128, z_dim=128, G_strides=(2, 2, 2), G_bn_momentum=0.99, D_dropout=0.3, G_eval_for_D=True),
