@@ -97,7 +97,9 @@ def table(rows: list[dict], about: str) -> str:
                 cells.append("" if value is None else f"{value:.2f}" if key == "frechet" else f"{value:.3f}")
         cells.append(r.get("date", ""))
         lines.append(f"| `{r['preset']}` | {r['images']:,} | {r['seed']} | " + " | ".join(cells) + " |")
-    notes = dict.fromkeys(f"`{r['preset']}`, seed {r['seed']}: {r['note']}." for r in rows if r.get("note"))
+    notes = dict.fromkeys(
+        f"`{r['preset']}`, {r['images']:,} images, seed {r['seed']}: {r['note']}." for r in rows if r.get("note")
+    )
     return "\n".join([*lines, "", *notes, *[""] * bool(notes), about, ""])
 
 

@@ -95,19 +95,15 @@ class Features:
 
         Features of a module of this process are computed every time. A disk that is full or read only is no error.
         """
-        most = store.limit()
-        if self.token or not most or self.name == "pixels":
+        if self.token or self.name == "pixels" or not store.limit():
             return self(images)
         import torch
 
-        path = store.features_path(store.digest(self.key, torch.__version__, images))
-        if (arrays := store.read(path)) is not None and "features" in arrays:
-            return Extracted(arrays["features"], arrays.get("probabilities"), arrays.get("foreign"))
-        extracted = self(images)
-        with contextlib.suppress(OSError):
-            arrays = {name: array for name, array in extracted._asdict().items() if array is not None}
-            store.write(path, arrays, most=most)
-        return extracted
+        def extract() -> dict[str, np.ndarray]:
+            return {name: array for name, array in self(images)._asdict().items() if array is not None}
+
+        arrays = store.kept(store.digest(self.key, torch.__version__, images), {"features"}, extract)
+        return Extracted(arrays["features"], arrays.get("probabilities"), arrays.get("foreign"))
 
     def __str__(self) -> str:
         if self.net is None:

@@ -22,7 +22,6 @@ A training image that occurs twice would hide its copies (d1 = d2 = 0): distance
 
 from __future__ import annotations
 
-import contextlib
 import math
 from dataclasses import dataclass
 from functools import cached_property
@@ -211,20 +210,15 @@ class CopyTest:
         """Nearest training images of the test images."""
         if len(self.test) < 2:
             raise UserError("the copy number needs at least 2 test images to compare with")
-        most = store.limit() if self.keep else 0
-        return self._kept(most) if most else self.index.nearest(self.test)
+        if not self.keep:
+            return self.index.nearest(self.test)
 
-    def _kept(self, most: int) -> Neighbours:
-        """The reference from an earlier time, or found and kept in a folder of at most `most` bytes."""
-        path = store.features_path(
-            store.digest("neighbours", KEPT, VALUES, CANDIDATES, DIRECTIONS, self.train, self.test)
-        )
-        arrays = store.read(path)
-        if arrays is None or arrays.keys() != {"distance", "row", "own"}:
+        def find() -> dict[str, np.ndarray]:
             found = self.index.nearest(self.test)
-            arrays = {**found._asdict(), "own": self.index.own_nearest(found.row[:, 0])}
-            with contextlib.suppress(OSError):  # a disk that is full or read only
-                store.write(path, arrays, most=most)
+            return {**found._asdict(), "own": self.index.own_nearest(found.row[:, 0])}
+
+        key = store.digest("neighbours", KEPT, VALUES, CANDIDATES, DIRECTIONS, self.train, self.test)
+        arrays = store.kept(key, {"distance", "row", "own"}, find)
         self.index.own[arrays["row"][:, 0]] = arrays["own"]
         return Neighbours(arrays["distance"], arrays["row"])
 

@@ -15,6 +15,7 @@ import os
 import re
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +90,23 @@ def write(path: Path, arrays: dict[str, np.ndarray], *, most: int | None = None)
     if most is not None:
         _make_room(path.parent, most - len(data))
     write_bytes(path, data)
+
+
+def kept(key: str, needed: set[str], make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """The arrays under a key of the features' folder, where all that is `needed` is there; else made, and kept.
+
+    Where the limit is 0 nothing is read or kept; a disk that is full or read only is no error.
+    """
+    most = limit()
+    if not most:
+        return make()
+    path = features_path(key)
+    arrays = read(path)
+    if arrays is None or not needed <= arrays.keys():
+        arrays = make()
+        with contextlib.suppress(OSError):
+            write(path, arrays, most=most)
+    return arrays
 
 
 def _content(arrays: dict[str, np.ndarray]) -> str:

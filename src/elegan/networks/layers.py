@@ -211,7 +211,7 @@ def kept(bits: Tensor, dropped: int, dtype: torch.dtype) -> Tensor:
     of 65536 values, else the scale that keeps the mean; (N,) of `dtype`.
     """
     scale, first = 65536 / (65536 - dropped), dropped - 32768
-    if dtype != torch.bfloat16 or not 0 < dropped < 65536:
+    if dtype != torch.bfloat16 or not dropped:
         return (bits >= first).to(dtype).mul_(scale)
     # booleans become bf16 at a tenth of memory's speed; here its bit pattern is made by integers that wrap around
     pattern = int(torch.tensor(scale, dtype=dtype).view(torch.int16))
