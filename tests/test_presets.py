@@ -181,7 +181,7 @@ def test_training_settings(name):
     assert cfg.label_noise == (0.15 if name == "fashion-upsample" else 0)
     assert (cfg.label_smoothing, cfg.label_flip, cfg.weight_clip) == (0, 0, 0)
     # of what draws samples, not of the training
-    assert cfg.ema_half_life == (10_000 if name.startswith("digits") else 0)
+    assert cfg.ema_half_life == (10_000 if name.startswith("digits") or name == "fashion-dcgan" else 0)
     for key, lr in (("G", G_lr), ("D", D_lr)):
         (group,) = model.parts.optimizers[key].param_groups
         assert group["lr"] == lr
@@ -193,7 +193,7 @@ def test_training_settings(name):
         assert recipe.data == {"f": "fashion-mnist", "d": "mnist"}[name[0]]
 
 
-@pytest.mark.parametrize("name", ["digits-mlp", "digits-dcgan", "digits-cgan"])
+@pytest.mark.parametrize("name", ["fashion-dcgan", "digits-mlp", "digits-dcgan", "digits-cgan"])
 def test_averaging_for_the_samples_leaves_the_training_as_it_is(name):
     """They sample from an average, which their originals do not; their players learn what they did without."""
     weights = []
