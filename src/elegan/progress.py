@@ -175,6 +175,7 @@ class _Bar(_Lines):
     def __call__(self, event: Event) -> None:
         match event:
             case Planned():
+                self.close()  # of a plan that is made anew
                 super().__call__(event)
                 self.bar = Progress(
                     SpinnerColumn(),

@@ -83,6 +83,13 @@ class Warned:
 
 
 @dataclass(frozen=True)
+class OffPace:
+    """The time budget's plan has proved wrong: the run is planned and begun anew."""
+
+    images: int
+
+
+@dataclass(frozen=True)
 class Stopped:
     """The run was asked to stop, and has saved."""
 
@@ -100,4 +107,4 @@ class Finished:
     check_seconds: float = 0.0
 
 
-Event = Planned | Step | Grid | Scores | Checked | Finding | Saved | Warned | Stopped | Finished
+Event = Planned | Step | Grid | Scores | Checked | Finding | Saved | Warned | OffPace | Stopped | Finished

@@ -22,6 +22,7 @@ import contextlib
 import fcntl
 import json
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,6 +54,15 @@ class RunFolder:
     def exists(self) -> bool:
         """Whether a run was started here."""
         return (self / "config.yaml").is_file()
+
+    def forget(self) -> None:
+        """Take back what a run has written since it was started here: what remains is what `check_free` accepts."""
+        records = ("stats", "scores", "checks", "findings", "rollbacks", "sittings")
+        for name in (*(f"{record}.jsonl" for record in records), "samples.png", "training.gif", "losses.png"):
+            (self / name).unlink(missing_ok=True)
+        for name in ("checkpoints", "good", "best", "grids", "doctor", "tensorboard"):
+            shutil.rmtree(self / name, ignore_errors=True)
+        (self / "config.yaml").unlink(missing_ok=True)
 
     def check_free(self) -> None:
         """Raise UserError when the folder holds something that is not a run."""

@@ -24,7 +24,7 @@ from elegan.images import grid, to_uint8
 from elegan.training import checkpoint, remedy
 from elegan.training.checkup import Checkup
 from elegan.training.engine import Engine, Sums, peak_memory
-from elegan.training.events import Event, Finished, Grid, Saved, Scores, Step, Stopped, Warned
+from elegan.training.events import Event, Finished, Grid, OffPace, Saved, Scores, Step, Stopped, Warned
 from elegan.training.feed import Feed
 from elegan.training.folder import RunFolder
 from elegan.training.plan import build_model, images_per_step, make_step
@@ -67,12 +67,14 @@ def run(
     at: Progress,
     *,
     stop: Callable[[], bool] = lambda: False,
+    off_pace: Callable[[], bool] = lambda: False,
     score: Callable[[Family], Any] | None = None,
     doctor: Checkup | None = None,
 ) -> Iterator[Event]:
     """Train from `at` to `config.train.images`, writing into `folder` and yielding what happens.
 
-    `stop` is asked after every step; when it says so the run saves and ends. `score` judges the model every
+    `stop` is asked after every step; when it says so the run saves and ends. `off_pace` is asked too; when it says
+    so the run ends, with nothing saved, to be planned anew. `score` judges the model every
     `config.train.score_every` images, `doctor` looks at it every `check_every`. Raises UserError when a loss is no
     longer finite, or on a collapse that `config.train.on_collapse` stops at; the checkpoints before it stay.
     """
@@ -88,6 +90,9 @@ def run(
         before, at.images, at.steps = at.images, at.images + per_step, at.steps + 1
         ended, stopping = at.images >= train.images, stop()
         saving = at.steps % train.checkpoint_every == 0 or ended or stopping
+        if not (ended or stopping) and off_pace():
+            yield OffPace(at.images)
+            return
         values: dict[str, float] = {}
 
         if at.steps % train.log_every == 0 or ended:

@@ -12,21 +12,32 @@ from typing import Any
 import torch
 
 from elegan import families
-from elegan.config import MAY_CHANGE, RunConfig, build, data_options, differences, flatten, read_file, seconds
+from elegan.config import (
+    MAY_CHANGE,
+    RunConfig,
+    build,
+    data_options,
+    differences,
+    duration,
+    flatten,
+    read_file,
+    seconds,
+)
 from elegan.data import Dataset, open_data
 from elegan.doctor.evidence import RealSide, real_side
 from elegan.errors import UserError
-from elegan.families.base import ImageSpec
+from elegan.families.base import Family, ImageSpec
 from elegan.judge import check_independent
 from elegan.training import checkpoint, remedy
 from elegan.training.checkup import Checkup
 from elegan.training.derive import derive_from_data
 from elegan.training.engine import Engine, check_precision, describe_device, peak_memory, pick_device
-from elegan.training.events import Event, Finished, Planned, Stopped, Warned
+from elegan.training.events import Event, Finished, OffPace, Planned, Stopped, Warned
 from elegan.training.feed import Feed
 from elegan.training.folder import RunFolder
 from elegan.training.loop import Progress
 from elegan.training.loop import run as run_loop
+from elegan.training.pace import MOST_PLANS, Pace
 from elegan.training.plan import build_model, enough_memory, images_per_step, plan, resolve_length
 from elegan.training.plot import plot_losses
 from elegan.training.signals import Interrupted, stop_on_signals
@@ -155,34 +166,67 @@ def _start(config: RunConfig, folder: RunFolder, length: dict, stop: Callable[[]
 
     if going_on:
         model, engine, at, planned = yield from _continue(config, folder, dataset, spec, length)
-        config = folder.config()
         stop()
-    else:
-        source = open_source(config.train.init) if config.train.init else None
-        config, engine, planned = plan(config, spec, feed_for, length)
-        model, at = build_model(config, spec, engine), Progress()
+        yield from _train(model, engine, folder.config(), folder, at, planned, dataset, feed_for, stop)
+        return
+    source = open_source(config.train.init) if config.train.init else None
+    asked, remaining = config, length
+    for plans in range(1, MOST_PLANS + 1):
+        config, engine, planned = plan(asked, spec, feed_for, remaining)
+        config = with_length(config, budget=length.get("budget"))
+        model = build_model(config, spec, engine)
         yield from map(Warned, source.into(model) if source else [])
         stop()
         folder.create(config, describe_data(dataset), dataset.sheet(n=80))
+        pace = None
+        if remaining.get("budget") and plans < MOST_PLANS and len(model.typical(config.train.images)) == 1:
+            pace = Pace(seconds(remaining["budget"]), planned.step_seconds)
+        for event in _train(model, engine, config, folder, Progress(), planned, dataset, feed_for, stop, pace):
+            if not isinstance(event, OffPace):
+                yield event
+        if pace is None or not pace.off:
+            return
+        left = pace.left
+        yield Warned(
+            f"a step takes {pace.seconds:.2g} s, not {pace.step_seconds:.2g} s as planned (was the machine busy just "
+            f"then?): planned and begun anew, for the {duration(left)} that are left"
+        )
+        folder.forget()
+        remaining = {"budget": f"{left:.1f}s"}
+
+
+def _train(
+    model: Family,
+    engine: Engine,
+    config: RunConfig,
+    folder: RunFolder,
+    at: Progress,
+    planned: Planned,
+    dataset: Dataset,
+    feed_for: Callable[[torch.device], Feed],
+    stop: Callable[[], bool],
+    pace: Pace | None = None,
+) -> Iterator[Event]:
+    """Train what is planned to its end, with everything that watches it."""
     if at.images < config.train.images:
         folder.append(sitting(at.images, engine.device), "sittings.jsonl")
         yield Planned(**(vars(planned) | {"data": str(dataset), "derived": config.derived}))
 
-    doctor = None
+    options: dict[str, Any] = {"stop": stop}
+    if pace:
+        options["off_pace"] = pace
+        pace.begin()
     if config.train.check_every and config.train.check_share and len(dataset) >= FEWEST:
-        doctor = Checkup(config, folder, engine, lambda: doctors_data(config, dataset))
-    score = None
+        options["doctor"] = Checkup(config, folder, engine, lambda: doctors_data(config, dataset))
     if config.train.score_every:
         from elegan.metrics.evaluate import Judge
 
-        test = open_split(config, "test")
-        judge = Judge(dataset, test, n=config.train.score_samples)
-        score = lambda m: judge(*draw(m, engine, config.train.score_samples, seed=1))  # noqa: E731
+        judge = Judge(dataset, open_split(config, "test"), n=config.train.score_samples)
+        options["score"] = lambda m: judge(*draw(m, engine, config.train.score_samples, seed=1))
     writer = tensorboard(folder) if config.train.tensorboard else None
     try:
         with enough_memory(config):
-            feed = feed_for(engine.device)
-            for event in run_loop(model, feed, engine, config, folder, at, stop=stop, score=score, doctor=doctor):
+            for event in run_loop(model, feed_for(engine.device), engine, config, folder, at, **options):
                 if writer:
                     writer(event)
                 if isinstance(event, Stopped | Finished):
@@ -248,8 +292,7 @@ def _continue(config: RunConfig, folder: RunFolder, dataset: Dataset, spec: Imag
             )
         if images != config.train.images:
             yield Warned(f"the plan changes from {config.train.images:,} to {images:,} images")
-            update = {"images": images, "budget": None}
-            config = config.model_copy(update={"train": config.train.model_copy(update=update)})
+            config = with_length(config, images=images, budget=None)
     folder.rewind(at.images)
     folder.write_config(config)
     left = config.train.images - at.images
@@ -272,6 +315,11 @@ def _continue(config: RunConfig, folder: RunFolder, dataset: Dataset, spec: Imag
         memory=peak_memory(engine.device),
     )
     return model, engine, at, planned
+
+
+def with_length(config: RunConfig, **length: Any) -> RunConfig:
+    """The same configuration with another length."""
+    return config.model_copy(update={"train": config.train.model_copy(update=length)})
 
 
 def merge(old: RunConfig, new: RunConfig, folder: RunFolder) -> RunConfig:

@@ -1,0 +1,60 @@
+"""Whether a run keeps the pace that its time budget was planned for.
+
+A plan is made from a few timed steps. Where the machine was busy in just that moment, or becomes so, the run would end
+long before its time or long after it. So a run from a budget is looked at early, and planned and begun anew when
+that brings more than it costs.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+
+SHORTEST = 60.0  # seconds: shorter budgets are over before a look says anything
+LOOKS = (0.03, 0.06, 0.12)  # of the budget: what is thrown away when the run begins anew
+FEWEST_STEPS = 10  # between two looks
+WORTH_IT = 1.25  # times as many images as the plan that stands
+TOO_SLOW = 0.75  # of the planned pace: the run would take a third longer than its budget
+LEAST_LEFT = 0.5  # of the budget must be left for a new beginning
+MOST_PLANS = 3
+
+
+class Pace:
+    """Asked after every step whether the run should be planned and begun anew.
+
+    `step_seconds` is what the plan of `budget` seconds was made from. The median step since the last look is compared
+    with it: sample grids, checkpoints and the doctor's looks between two steps have a share of the budget of their own.
+    """
+
+    def __init__(self, budget: float, step_seconds: float, now: Callable[[], float] = time.perf_counter) -> None:
+        self.budget, self.step_seconds, self.now = budget, step_seconds, now
+        self.places = list(LOOKS) if budget >= SHORTEST else []
+        self.steps: list[float] = []
+        self.seconds, self.off = step_seconds, False
+        self.begin()
+
+    def begin(self) -> None:
+        """The first step is about to be made."""
+        self.start = self.last = self.now()
+
+    @property
+    def left(self) -> float:
+        """Seconds of the budget that are left."""
+        return self.budget - (self.now() - self.start)
+
+    def __call__(self) -> bool:
+        """Whether the plan has proved wrong. Call once after every step."""
+        if not self.places:
+            return False
+        now = self.now()
+        self.steps.append(now - self.last)
+        self.last = now
+        if now - self.start < self.places[0] * self.budget or len(self.steps) < FEWEST_STEPS:
+            return False
+        self.seconds = statistics.median(self.steps)
+        self.steps.clear()
+        self.places.pop(0)
+        times_as_fast, share = self.step_seconds / max(self.seconds, 1e-9), self.left / self.budget
+        self.off = share > LEAST_LEFT and (times_as_fast * share >= WORTH_IT or times_as_fast <= TOO_SLOW)
+        return self.off

@@ -1,0 +1,195 @@
+"""Runs from a time budget that were planned in a busy moment: they are planned and begun anew, early, at most twice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import elegan
+from elegan.training import events, pace, plan
+from elegan.training import run as run_module
+from elegan.training.folder import RunFolder
+from elegan.training.pace import Pace
+
+QUICK = {"batch": 8, "precision": "fp32", "device": "cpu", "checkpoint_every": 500, "grids": 3, "grid_side": 2}
+
+
+class Clock:
+    """A clock that is moved by hand."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+def first_alarm(steps: list[float], budget: float = 100.0, planned: float = 0.1) -> int | None:
+    """After how many of these steps the plan is called wrong."""
+    clock = Clock()
+    asked = Pace(budget, planned, clock)
+    for count, seconds in enumerate(steps, 1):
+        clock.seconds += seconds
+        if asked():
+            return count
+    return None
+
+
+@pytest.mark.parametrize(
+    ("step", "found"),
+    [(0.1, None), (0.09, None), (0.12, None), (0.07, 43), (2**-6, 192), (0.14, 22), (0.5, 10), (2.0, 10), (6.0, None)],
+)
+def test_a_plan_is_wrong_by_a_third_or_more(step, found):
+    """Three hundredths of the budget and ten steps are enough to see it; with half of it gone it is too late."""
+    assert first_alarm([step] * 2000) == found
+
+
+def test_what_lies_between_steps_is_no_slow_step():
+    """A look of the doctor, a checkpoint, a grid."""
+    steps = [0.1] * 2000
+    steps[5::20] = [1.5] * 100
+    assert first_alarm(steps) is None
+
+
+def test_a_busy_beginning_is_seen_later_too():
+    """The machine is let go after the first look: only the steps since then tell."""
+    assert first_alarm([0.125] * 24 + [0.0625] * 1000, planned=0.125) == 24 + 48
+
+
+def test_late_changes_are_let_pass():
+    """What a new beginning throws away must be little."""
+    assert first_alarm([0.1] * 150 + [0.02] * 4000) is None
+
+
+def test_a_short_run_is_not_looked_at():
+    assert first_alarm([0.01] * 1000, budget=59) is None
+    assert first_alarm([0.01] * 1000, budget=60) is not None
+
+
+@pytest.fixture
+def timed(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
+    """The seconds of a step that each plan is told, in turn; the last for all that come."""
+    told: list[float] = []
+    monkeypatch.setattr(plan, "time_features", lambda *_: 0.01)
+
+    def typical(model: Any, step: Any, *_: Any) -> float:
+        step(0)
+        return told.pop(0) if len(told) > 1 else told[0]
+
+    monkeypatch.setattr(plan, "typical_seconds", typical)
+    monkeypatch.setattr(plan, "time_step", lambda step, *_, **__: 0.01)
+    yield told
+
+
+def watch(
+    out: Path, data: Path, monkeypatch: pytest.MonkeyPatch, step: float, length: dict[str, Any], preset: str = "tiny"
+) -> list[Any]:
+    """The events of a run whose steps take `step` seconds by the clock that the pace reads."""
+    clock = Clock()
+
+    def stop() -> bool:
+        clock.seconds += step
+        return False
+
+    monkeypatch.setattr(run_module, "Pace", partial(Pace, now=clock))
+    folder, asked = run_module.prepare(out, preset, data, settings={k: str(v) for k, v in QUICK.items()})
+    return list(run_module.events(asked, folder, length, stop=stop))
+
+
+def of(kind: type, found: list[Any]) -> list[Any]:
+    return [event for event in found if isinstance(event, kind)]
+
+
+def test_a_run_planned_in_a_busy_moment_begins_anew(tmp_path, data, timed, monkeypatch):
+    timed += [1.0, 0.2]
+    found = watch(tmp_path / "a", data, monkeypatch, 0.2, {"budget": "60s"})
+    first, second = of(events.Planned, found)
+    assert (first.images, first.step_seconds) == (56 * 8, 1.0)
+    assert (second.images, second.step_seconds) == (int(0.94 * 58 / 0.2) * 8, 0.2)
+    (*_, warned) = of(events.Warned, found)
+    assert "0.2 s, not 1 s as planned" in warned.text
+    assert "58 s" in warned.text
+    assert not of(events.OffPace, found)
+    assert found[-1].images == second.images
+
+    run = elegan.Run(tmp_path / "a")
+    assert (run.config.train.budget, run.config.train.images) == ("60s", second.images)
+    assert len(run.folder.stats("sittings.jsonl")) == 1
+    seen = [row["images"] for row in run.stats]
+    assert seen == sorted(set(seen)), "no row of the run that was given up"
+
+
+def test_what_began_anew_is_the_run_of_its_images(tmp_path, data, timed, monkeypatch):
+    """Nothing of the first beginning is left in it: config.yaml gives the same run again."""
+    timed += [1.0, 0.2]
+    watch(tmp_path / "a", data, monkeypatch, 0.2, {"budget": "60s"})
+    a = elegan.Run(tmp_path / "a")
+    b = elegan.train("tiny", data, tmp_path / "b", images=a.config.train.images, show=False, **QUICK)
+    assert np.array_equal(a.sample(8, seed=3).images, b.sample(8, seed=3).images)
+    names = [sorted(str(p.relative_to(r.path)) for p in r.path.rglob("*") if p.is_file()) for r in (a, b)]
+    assert names[0] == names[1]
+
+
+def test_a_slow_machine_keeps_its_time(tmp_path, data, timed, monkeypatch):
+    timed += [0.1, 0.5]
+    found = watch(tmp_path / "a", data, monkeypatch, 0.5, {"budget": "60s"})
+    assert [event.images for event in of(events.Planned, found)] == [564 * 8, int(0.94 * 55 / 0.5) * 8]
+
+
+def test_no_more_than_three_plans(tmp_path, data, timed, monkeypatch):
+    """A machine that is never as it was timed: the last plan stands."""
+    timed += [1.0]
+    found = watch(tmp_path / "a", data, monkeypatch, 0.2, {"budget": "120s"})
+    assert len(of(events.Planned, found)) == pace.MOST_PLANS
+    assert isinstance(found[-1], events.Finished)
+
+
+def test_a_length_in_images_is_kept(tmp_path, data, timed, monkeypatch):
+    timed += [1.0]
+    found = watch(tmp_path / "a", data, monkeypatch, 0.1, {"images": 800})
+    assert len(of(events.Planned, found)) == 1
+    assert found[-1].images == 800
+
+
+def test_networks_that_grow_are_planned_once(tmp_path, data, timed, monkeypatch):
+    """Their first steps are cheaper than the typical one that the plan counts."""
+    timed += [1.0]
+    found = watch(tmp_path / "a", data, monkeypatch, 0.1, {"budget": "60s"}, "progressive-tiny")
+    assert len(of(events.Planned, found)) == 1
+
+
+def test_an_interrupt_at_that_moment_is_an_interrupt(tmp_path, data, timed, monkeypatch):
+    timed += [1.0]
+    clock = Clock()
+
+    def stop() -> bool:
+        clock.seconds += 0.2
+        return clock.seconds > 1.9
+
+    monkeypatch.setattr(run_module, "Pace", partial(Pace, now=clock))
+    folder, asked = run_module.prepare(tmp_path / "a", "tiny", data, settings={k: str(v) for k, v in QUICK.items()})
+    found = list(run_module.events(asked, folder, {"budget": "60s"}, stop=stop))
+    assert isinstance(found[-1], events.Stopped)
+    assert len(of(events.Planned, found)) == 1
+
+
+def test_a_folder_that_forgot_its_run_is_free(tmp_path, data):
+    run = elegan.train("tiny", data, tmp_path / "a", steps=3, show=False, **QUICK)
+    RunFolder(run.path).forget()
+    RunFolder(run.path).check_free()
+
+
+@pytest.mark.parametrize(("second", "chosen", "seconds"), [(0.1, "bf16", 0.1), (0.4, "fp32", 0.3)])
+def test_bf16_that_was_timed_slow_is_timed_again(tmp_path, data, timed, monkeypatch, second, chosen, seconds):
+    """One busy moment must not choose the slow precision for the whole run."""
+    timed += [1.5, 0.3, second]
+    monkeypatch.setattr(plan, "has_bf16", lambda device: True)
+    monkeypatch.setattr(plan, "check_precision", lambda engine: None)
+    folder, asked = run_module.prepare(tmp_path / "a", "tiny", data, settings={"batch": "8", "device": "cpu"})
+    (planned,) = of(events.Planned, list(run_module.events(asked, folder, {"images": 16})))
+    assert (planned.precision, planned.step_seconds) == (chosen, seconds)
