@@ -169,8 +169,21 @@ def _start(config: RunConfig, folder: RunFolder, length: dict, stop: Callable[[]
         stop()
         yield from _train(model, engine, folder.config(), folder, at, planned, dataset, feed_for, stop)
         return
-    source = open_source(config.train.init) if config.train.init else None
-    asked, remaining = config, length
+    yield from _begin(config, folder, length, dataset, spec, feed_for, stop)
+
+
+def _begin(
+    asked: RunConfig,
+    folder: RunFolder,
+    length: dict[str, Any],
+    dataset: Dataset,
+    spec: ImageSpec,
+    feed_for: Callable[[torch.device], Feed],
+    stop: Callable[[], bool],
+) -> Iterator[Event]:
+    """Plan and train a new run; once or twice more when the plan of its time budget proves wrong early."""
+    source = open_source(asked.train.init) if asked.train.init else None
+    remaining = length
     for plans in range(1, MOST_PLANS + 1):
         config, engine, planned = plan(asked, spec, feed_for, remaining)
         config = with_length(config, budget=length.get("budget"))
