@@ -223,7 +223,7 @@ PRESETS = {
         "garments", 16 * 64, "Seconds on one core: to see the machinery turn.",
     ),
     "fashion": Preset(
-        Config(G_pixels="blocks", G_lr=1.2e-3, D_lr=2.4e-3), "fashion-mnist", 10 * 60_000,
+        Config(batch=32, G_pixels="blocks", G_lr=1.2e-3, D_lr=2.4e-3, lr_hold=0.7), "fashion-mnist", 10 * 60_000,
         "The default: good pictures, class by class, in minutes on a laptop.",
     ),
     "digits": Preset(
