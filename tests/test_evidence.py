@@ -182,5 +182,7 @@ def test_every_gate_runs_through(broken, tmp_path, monkeypatch):
     for row in GATES:
         if row.broken or not broken:
             found = row.function()(Lab(0, broken, tmp_path))
-            assert all(math.isfinite(float(value)) for value in found.values()), (row.name, found)
+            numbers = [float(value) for value in found.values() if not isinstance(value, str)]  # a text is a curve
+            assert numbers, row.name
+            assert all(map(math.isfinite, numbers)), (row.name, found)
             assert row.holds({key: float(value) for key, value in found.items()}) in (True, False)
