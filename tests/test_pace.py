@@ -182,6 +182,7 @@ def test_a_folder_that_forgot_its_run_is_free(tmp_path, data):
     run = elegan.train("tiny", data, tmp_path / "a", steps=3, show=False, **QUICK)
     RunFolder(run.path).forget()
     RunFolder(run.path).check_free()
+    assert {path.name for path in run.path.iterdir()} == {"data.json", "real.png"}
 
 
 @pytest.mark.parametrize(("second", "chosen", "seconds"), [(0.1, "bf16", 0.1), (0.4, "fp32", 0.3)])
