@@ -8,12 +8,13 @@ same).
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
 
 from elegan import families
-from elegan.about import preset_table, shown
+from elegan.catalogue import family_table, preset_table, shown
 from elegan.config import DataConfig, TrainConfig, choices
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -74,12 +75,18 @@ def presets_page() -> str:
 
 
 def families_page() -> str:
-    """Each family: the head of its file, its presets, its settings."""
+    """All families in a table; then each: the head of its file, its presets, its settings."""
+    entries, measured = family_table().to_dict(), costs()
+    rows = [(f"[{e['name']}](#{e['name']})", e["idea"], e["use"], *cost_cells(measured, e["name"])) for e in entries]
+    header = ("family", "idea", "choose it for", "preset timed", "ms a step", "images/s", "memory")
     lines = [
         "# Families",
         NOTICE,
         "A family is one kind of GAN: one file in `src/elegan/families/` that holds its settings, its presets and its "
-        "whole training step. The text below stands at the head of each file.",
+        "whole training step. `elegan families` prints this table, with `--time 2` measured on your own machine.",
+        markdown_table(header, rows),
+        f"Cost: `python -m benchmarks.cost`; {measured['machine']}." if measured else "Cost: not measured.",
+        "The papers, and the text below, stand at the head of each file.",
     ]
     for name in families.names():
         module = families.get(name)
@@ -87,6 +94,22 @@ def families_page() -> str:
         links = ", ".join(f"[`{preset}`](presets.md#{preset})" for preset in found)
         lines += [f"## {name}", (module.__doc__ or "").strip(), f"Presets: {links}.", settings_table(module.Config)]
     return "\n\n".join(lines) + "\n"
+
+
+def costs() -> dict[str, Any]:
+    """What `python -m benchmarks.cost` measured, or nothing."""
+    path = ROOT / "benchmarks" / "results" / "cost.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def cost_cells(measured: dict[str, Any], family: str) -> tuple[str, ...]:
+    """Preset, milliseconds a step, images a second and memory of a family."""
+    cost = measured.get("families", {}).get(family)
+    if cost is None:
+        return ("", "", "", "")
+    preset = f"[`{cost['preset']}`](presets.md#{cost['preset']})"
+    numbers = (f"{cost['ms_per_step']:,.0f}", f"{cost['images_per_second']:,.0f}", f"{cost['peak_memory_mb']:,.0f} MB")
+    return (preset, *numbers)
 
 
 def settings_table(config: Any) -> str:

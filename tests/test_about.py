@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import elegan
-from elegan import about, families
+from elegan import about, catalogue, families
 from elegan.config import DataConfig, TrainConfig
 from elegan.errors import UserError
 
@@ -76,16 +76,34 @@ def test_info_of_what_is_no_run(run: Path, tmp_path: Path) -> None:
 
 
 def test_presets_and_families_are_all_there() -> None:
-    entries = about.preset_table().to_dict()
+    entries = catalogue.preset_table().to_dict()
     assert {e["name"] for e in entries} == set(families.presets())
     assert entries[0]["default"] and entries[0]["name"] == families.DEFAULT_PRESET
-    shown = {e["name"]: e["presets"] for e in about.family_table().to_dict()}
+    shown = {e["name"]: e["presets"] for e in catalogue.family_table().to_dict()}
     assert set(shown) == set(families.names()) and sum(map(len, shown.values())) == len(entries)
+
+
+@pytest.mark.parametrize("name", families.names())
+def test_a_family_says_its_idea_and_what_it_is_for(name: str) -> None:
+    report = catalogue.family_details(name)
+    content = report.to_dict()
+    assert content["idea"][0].isupper() and content["idea"].endswith(".") and content["idea"].count(". ") == 0
+    assert content["use"] and not content["use"].endswith(".")
+    assert content["cost"] is None and content["text"].startswith(families.get(name).__doc__.split("\n")[0])
+    assert all(preset in str(report) for preset in content["presets"])
+
+
+def test_a_family_is_timed_when_asked() -> None:
+    report = catalogue.family_details("gan", seconds=0.01)
+    cost = report.to_dict()["cost"]
+    assert cost["preset"] == "fashion-upsample" and cost["images_per_second"] > 0 and "images/s" in str(report)
+    with pytest.raises(UserError, match="did you mean 'wgan'"):
+        catalogue.family_details("wgam")
 
 
 @pytest.mark.parametrize("name", sorted(families.presets()))
 def test_every_setting_has_help_and_its_value(name: str) -> None:
-    report = about.preset_settings(name)
+    report = catalogue.preset_settings(name)
     content, preset = report.to_dict(), families.preset(name)[1]
     for section, config in (("data", DataConfig()), ("train", TrainConfig()), ("model", preset.config)):
         assert set(content[section]) == set(type(config).model_fields)
@@ -98,7 +116,7 @@ def test_every_setting_has_help_and_its_value(name: str) -> None:
 
 
 def test_the_marks_of_a_preset_are_its_own_changes() -> None:
-    model = about.preset_settings("fashion-dcgan").to_dict()["model"]
+    model = catalogue.preset_settings("fashion-dcgan").to_dict()["model"]
     assert not model["slope"]["default"] and model["slope"]["value"] == 0.3
     assert model["conditional"]["default"]
     assert model["updates"]["choices"] == ["joint", "separate", "shared"]
@@ -106,7 +124,7 @@ def test_the_marks_of_a_preset_are_its_own_changes() -> None:
 
 @pytest.mark.parametrize("width", [60, 80, 200])
 def test_tables_keep_to_the_width(width: int) -> None:
-    for report in (about.preset_table(), about.family_table(), about.preset_settings("fashion")):
+    for report in (catalogue.preset_table(), catalogue.family_table(), catalogue.preset_settings("fashion")):
         lines = report.text(width).splitlines()
         rest = [len(line) for line in lines if len(line) > width]
         assert not rest or width < 80, rest  # narrow terminals: the last column keeps twenty letters

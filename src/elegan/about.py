@@ -1,4 +1,4 @@
-"""What there is: a run, the presets, the families, this machine; each as a plain table and as a dict.
+"""What there is: a run and this machine, each as a plain table and as a dict; presets stand in `catalogue`.
 
 `run_info` reads the files of a run folder and nothing else, without torch: it answers at once.
 """
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from elegan import __version__
-from elegan.config import DataConfig, TrainConfig, choices, duration, read_file
+from elegan.config import duration, read_file
 from elegan.errors import UserError
 
 NARROWEST, PAPER = 60, 100  # columns: of any terminal, and where there is none
@@ -201,99 +201,6 @@ def _run_text(info: dict[str, Any], width: int) -> str:
     if info["last_grid"]:
         rows.append(("last grid", info["last_grid"]))
     return table(rows, width)
-
-
-# Presets and families ---------------------------------------------------------------------------------------------
-
-
-def preset_table() -> Report:
-    """All presets: name, family, data, how long they train, and one line about each."""
-    from elegan import families
-
-    first = families.preset(families.DEFAULT_PRESET)[0]
-    content: list[dict[str, Any]] = [
-        {"name": name, "family": family, "default": name == families.DEFAULT_PRESET}
-        | {"data": p.data, "images": p.images, "batch": p.config.batch, "about": p.about}
-        for name, (family, p) in families.presets().items()
-    ]
-    content.sort(key=lambda e: (not e["default"], e["family"] != first, e["family"]))
-
-    def text(width: int) -> str:
-        header = ("preset", "family", "data", "images", "")
-        rows = [(e["name"], e["family"], e["data"], f"{e['images']:>9,}", e["about"]) for e in content]
-        return f"{table(rows, width, header)}\n\nelegan presets NAME lists its settings; elegan train --preset NAME"
-
-    return Report(content, text)
-
-
-def preset_settings(name: str) -> Report:
-    """Every setting of a preset, section by section. Raises UserError for an unknown preset."""
-    from elegan import families
-
-    family, preset = families.preset(name)
-    train = TrainConfig(images=preset.images)
-    sections = {"data": DataConfig(source=preset.data, **preset.data_settings), "train": train, "model": preset.config}
-    content: dict[str, Any] = {"preset": name, "family": family, "about": preset.about}
-    for section, config in sections.items():
-        defaults = type(config)()
-        content[section] = {
-            key: {
-                "value": config.model_dump(mode="json")[key],
-                "default": getattr(config, key) == getattr(defaults, key),
-                "choices": choices(field.annotation),
-                "help": " ".join((field.description or "").split()),
-            }
-            for key, field in type(config).model_fields.items()
-        }
-
-    def text(width: int) -> str:
-        blocks = [textwrap.fill(f"{name} (family {family}): {preset.about}", width)]
-        for section in sections:
-            rows = []
-            for key, entry in content[section].items():
-                listed = f" [{' | '.join(map(str, entry['choices']))}]" if entry["choices"] else ""
-                mark = " " if entry["default"] else "*"
-                rows.append((mark, key, shown(entry["value"]), entry["help"] + listed))
-            blocks.append(f"{section}\n{table(rows, width)}")
-        note = "* set by this preset; the others are the family's defaults. Change any: --set KEY=VALUE"
-        blocks.append(textwrap.fill(note, width))
-        return "\n\n".join(blocks)
-
-    return Report(content, text)
-
-
-def shown(value: Any) -> str:
-    """A setting's value as `--set` takes it."""
-    if isinstance(value, list | tuple):
-        return ",".join(map(str, value))
-    if isinstance(value, bool) or value is None:
-        return {True: "true", False: "false", None: "none"}[value]
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def family_table() -> Report:
-    """The families: what each is, from the head of its file, and its presets."""
-    from elegan import families
-
-    content: list[dict[str, Any]] = []
-    for family, members in _by_family().items():
-        doc = families.get(family).__doc__ or ""
-        content.append({"name": family, "about": " ".join(doc.strip().split("\n\n")[0].split()), "presets": members})
-
-    def text(width: int) -> str:
-        rows = [(e["name"], f"{e['about']} Presets: {', '.join(e['presets'])}.") for e in content]
-        return table(rows, width, ("family", ""))
-
-    return Report(content, text)
-
-
-def _by_family() -> dict[str, list[str]]:
-    from elegan import families
-
-    found: dict[str, list[str]] = {family: [] for family in families.names()}
-    for name, (family, _) in families.presets().items():
-        found[family].append(name)
-    return found
 
 
 # This machine -----------------------------------------------------------------------------------------------------

@@ -352,17 +352,21 @@ def presets(
     as_json: JsonOption = False,
 ) -> None:
     """The recipes, or all settings of one."""
-    from elegan.about import preset_settings, preset_table
+    from elegan.catalogue import preset_settings, preset_table
 
     _print(preset_settings(name) if name else preset_table(), as_json)
 
 
-@app.command()
-def families(as_json: JsonOption = False) -> None:
-    """The GAN families."""
-    from elegan.about import family_table
+@app.command(epilog="Example:  elegan families wgan --time 2")
+def families(
+    name: Annotated[str | None, typer.Argument(help="Tell all about this one.")] = None,
+    time: Annotated[float, typer.Option(min=0, max=60, help="Seconds to time each on this machine; 0: not.")] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """The GAN families: papers, ideas, what each is for, presets; or all about one."""
+    from elegan.catalogue import family_details, family_table
 
-    _print(family_table(), as_json)
+    _print(family_details(name, time) if name else family_table(time), as_json)
 
 
 @app.command(epilog="Example:  elegan doctor runs/first")

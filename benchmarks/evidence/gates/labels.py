@@ -53,7 +53,7 @@ def projection(lab: Lab) -> dict[str, Any]:
 def acgan(lab: Lab) -> dict[str, Any]:
     """Broken: the class head never learns, and G is asked to please it."""
     fault = {"D_class_weight": 0.0} if lab.broken else {}
-    return _told(lab, lab.train("acgan", "fashion-acgan", 600_000, D_widths=(32, 64, 64, 128), **fault))
+    return _told(lab, lab.train("acgan", "fashion-acgan", 240_000, D_widths=(32, 64, 64, 128), **fault))
 
 
 def infogan(lab: Lab) -> dict[str, Any]:

@@ -28,7 +28,7 @@ def lapgan(lab: Lab) -> dict[str, Any]:
         model.details = lambda G, z, lows, y: details(G, z, [0 * low for low in lows], y)
         model.judge = lambda made, lows, y: judge(made, [0 * low for low in lows], y)
 
-    run = lab.train("lapgan", "fashion-lapgan", 240_000, sabotage=blind if lab.broken else None, **SMALL)
+    run = lab.train("lapgan", "fashion-lapgan", 200_000, sabotage=blind if lab.broken else None, **SMALL)
     model: Any = lab.model(run)
     if lab.broken:
         blind(model)
@@ -82,7 +82,7 @@ def progressive(lab: Lab) -> dict[str, Any]:
     )  # fmt: skip
     distances, levels = [], []
     for _, model in lab.models(run):
-        distances.append(lab.read_model(model, FASHION, 5_000).frechet)
+        distances.append(lab.read_model(model, FASHION).frechet)
         levels.append(model.parts.values["level"].item())
     worst = max(after / before for before, after in itertools.pairwise(distances))
     found: dict[str, Any] = {"worst_rise": worst, "FCD": distances[-1], "s": lab.read(run, FASHION).s}

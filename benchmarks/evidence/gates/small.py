@@ -40,9 +40,9 @@ def ada(lab: Lab) -> dict[str, Any]:
     """500 pictures. Broken: the fakes are not augmented."""
     settings = {"ada_images": 50_000}
     on = _few(
-        lab, "broken" if lab.broken else "ada", "ada", 500, 300_000, reals_only if lab.broken else None, **settings
+        lab, "broken" if lab.broken else "ada", "ada", 500, 200_000, reals_only if lab.broken else None, **settings
     )
-    off = _few(lab, "off", "none", 500, 300_000, **settings)
+    off = _few(lab, "off", "none", 500, 200_000, **settings)
     rows = second_half(on)
     images, _ = lab.samples(on)
     found, plain = reader(FASHION)(images), lab.read(off, FASHION)
@@ -95,10 +95,10 @@ def leaks(samples: np.ndarray) -> dict[str, float]:
 def diffaugment(lab: Lab) -> dict[str, Any]:
     """A tenth of the data. Broken: the fakes are not augmented."""
     on = _few(
-        lab, "diff-broken" if lab.broken else "diff", "diffaugment", 6_000, 600_000,
-        reals_only if lab.broken else None, D_width=64,
+        lab, "diff-broken" if lab.broken else "diff", "diffaugment", 6_000, 240_000,
+        reals_only if lab.broken else None,
     )  # fmt: skip
-    off = _few(lab, "plain", "none", 6_000, 600_000, D_width=64)
+    off = _few(lab, "plain", "none", 6_000, 240_000)
     return {"FCD": lab.read(on, FASHION).frechet, "FCD_off": lab.read(off, FASHION).frechet}
 
 

@@ -58,7 +58,7 @@ def mixing(lab: Lab) -> dict[str, Any]:
 
     Broken: the two are exchanged.
     """
-    run = lab.train("stylegan2", "fashion-stylegan2", 240_000, shared=True, use_labels=False, **NARROW)
+    run = lab.train("stylegan2", "fashion-stylegan2", 160_000, shared=True, use_labels=False, **NARROW)
     model: Any = lab.model(run)
     generator, n = torch.Generator().manual_seed(1), 2_000
     with torch.inference_mode():
@@ -86,7 +86,7 @@ def path_length(lab: Lab) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, weight in (("on", 2.0), ("off", 0.0)):
         run = lab.train(
-            "stylegan2" if weight else "stylegan2-free", "fashion-stylegan2", 240_000, shared=True,
+            "stylegan2" if weight else "stylegan2-free", "fashion-stylegan2", 160_000, shared=True,
             use_labels=False, path_weight=weight, **NARROW,
         )  # fmt: skip
         model: Any = lab.model(run)

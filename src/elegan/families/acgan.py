@@ -30,7 +30,7 @@ from elegan.adversarial.stabilizers import (
     update_ema,
 )
 from elegan.errors import UserError
-from elegan.families.base import Batch, Clock, Family, FamilyConfig, ImageSpec, Preset, judging, minimize
+from elegan.families.base import Batch, Card, Clock, Family, FamilyConfig, ImageSpec, Preset, judging, minimize
 from elegan.networks.conv import ConvFeatures, ConvGenerator
 from elegan.networks.layers import init_glorot
 
@@ -100,6 +100,10 @@ class Discriminator(nn.Module):
 
 
 class Model(Family):
+    card = Card(
+        "D names the class besides judging, so labels are learnt without D being told any.",
+        "labelled data where D's class head is wanted too; members of a class tend to be alike",
+    )
     config: Config
 
     def __init__(self, config: Config, spec: ImageSpec) -> None:

@@ -32,7 +32,7 @@ from elegan.adversarial.stabilizers import (
     truncated_normal,
     update_ema,
 )
-from elegan.families.base import Batch, Clock, Family, FamilyConfig, ImageSpec, Preset, judging, minimize
+from elegan.families.base import Batch, Card, Clock, Family, FamilyConfig, ImageSpec, Preset, judging, minimize
 from elegan.networks.conv import ConvDiscriminator, doubling_generator
 
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -82,6 +82,10 @@ class Config(FamilyConfig):
 
 
 class Model(Family):
+    card = Card(
+        "All that D sees is disturbed at random, by as much as D's memory of the data calls for.",
+        "a folder of a hundred to a few thousand pictures",
+    )
     config: Config
 
     def __init__(self, config: Config, spec: ImageSpec) -> None:

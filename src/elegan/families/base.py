@@ -89,9 +89,17 @@ class Preset:
     data_settings: dict[str, Any] = field(default_factory=dict)  # such as {"size": 64}
 
 
+class Card(NamedTuple):
+    """What tables say of a family, beside the names and papers at the head of its file."""
+
+    idea: str  # one sentence
+    use: str  # what to choose it for
+
+
 class Family(ABC):
     """A model in training. `parts` holds all of its state; nothing else may change between steps."""
 
+    card: ClassVar[Card]
     config: FamilyConfig
     spec: ImageSpec
     parts: Parts

@@ -33,7 +33,7 @@ from elegan.adversarial.stabilizers import (
     truncated_normal,
     update_ema,
 )
-from elegan.families.base import Batch, Clock, Family, FamilyConfig, ImageSpec, Preset, judging, minimize
+from elegan.families.base import Batch, Card, Clock, Family, FamilyConfig, ImageSpec, Preset, judging, minimize
 from elegan.networks.attention import SelfAttention
 from elegan.networks.layers import Crop, ToMap, base_size, spectral_norm
 from elegan.networks.resample import widths_at
@@ -198,6 +198,10 @@ class Discriminator(nn.Module):
 
 
 class Model(Family):
+    card = Card(
+        "Attention relates far places of a picture, one class embedding steers all layers, z can be truncated.",
+        "larger pictures whose far parts must match, many classes; asks for patience or a GPU",
+    )
     config: Config
 
     def __init__(self, config: Config, spec: ImageSpec) -> None:

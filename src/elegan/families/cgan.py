@@ -31,7 +31,7 @@ from elegan.adversarial.stabilizers import (
     update_ema,
 )
 from elegan.errors import UserError
-from elegan.families.base import Batch, Clock, Family, FamilyConfig, ImageSpec, Preset, judging, minimize
+from elegan.families.base import Batch, Card, Clock, Family, FamilyConfig, ImageSpec, Preset, judging, minimize
 from elegan.networks.conv import ConvFeatures, doubling_generator
 from elegan.networks.layers import init_glorot, spectral_norm
 
@@ -100,6 +100,10 @@ class Discriminator(nn.Module):
 
 
 class Model(Family):
+    card = Card(
+        "The label is told to both players, so a picture of the wrong class is a fake.",
+        "the plainest GAN that obeys labels, and to compare the two ways of telling D",
+    )
     config: Config
 
     def __init__(self, config: Config, spec: ImageSpec) -> None:

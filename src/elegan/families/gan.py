@@ -32,7 +32,7 @@ from elegan.adversarial.stabilizers import (
     update_ema,
 )
 from elegan.errors import UserError
-from elegan.families.base import Batch, Clock, Family, FamilyConfig, ImageSpec, Preset, judging, minimize
+from elegan.families.base import Batch, Card, Clock, Family, FamilyConfig, ImageSpec, Preset, judging, minimize
 from elegan.networks.conv import ConvDiscriminator, ConvGenerator
 from elegan.networks.mlp import MLPDiscriminator, MLPGenerator
 
@@ -146,6 +146,10 @@ class Config(FamilyConfig):
 
 
 class Model(Family):
+    card = Card(
+        "A forger learns from the mistakes that a detective points out, and the detective from the forger's.",
+        "learning how GANs work: the tutorials' programs, layer by layer",
+    )
     config: Config
 
     def __init__(self, config: Config, spec: ImageSpec) -> None:

@@ -32,7 +32,7 @@ from elegan.adversarial.stabilizers import (
     truncated_normal,
     update_ema,
 )
-from elegan.families.base import Batch, Clock, Family, FamilyConfig, ImageSpec, Preset, judging, minimize
+from elegan.families.base import Batch, Card, Clock, Family, FamilyConfig, ImageSpec, Preset, judging, minimize
 from elegan.networks.conv import ConvFeatures, ConvGenerator
 from elegan.networks.layers import init_glorot
 from elegan.networks.minibatch import MinibatchDiscrimination, MinibatchStd
@@ -106,6 +106,10 @@ MINIBATCH = {
 
 
 class Model(Family):
+    card = Card(
+        "D compares the pictures of a batch, so a G that draws always the same is found out.",
+        "an unlabelled GAN that loses variety, and to try each technique by itself",
+    )
     config: Config
 
     def __init__(self, config: Config, spec: ImageSpec) -> None:

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from elegan.adversarial.objectives import OBJECTIVES, category_information, codes_information, share_above
 from elegan.adversarial.stabilizers import ema_decay, frozen, learning_rate, set_learning_rate, update_ema
-from elegan.families.base import Batch, Clock, Family, FamilyConfig, ImageSpec, Preset, judging, minimize
+from elegan.families.base import Batch, Card, Clock, Family, FamilyConfig, ImageSpec, Preset, judging, minimize
 from elegan.networks.conv import ConvFeatures, ConvGenerator
 from elegan.networks.layers import init_glorot
 
@@ -90,6 +90,10 @@ class Discriminator(nn.Module):
 
 
 class Model(Family):
+    card = Card(
+        "G must keep a code readable in its pictures, so the code comes to mean something.",
+        "unlabelled data whose categories and handles are to be found",
+    )
     config: Config
 
     def __init__(self, config: Config, spec: ImageSpec) -> None:

@@ -30,7 +30,7 @@ from elegan.adversarial.stabilizers import (
     truncated_normal,
     update_ema,
 )
-from elegan.families.base import Batch, Clock, Family, FamilyConfig, ImageSpec, Preset, judging, minimize
+from elegan.families.base import Batch, Card, Clock, Family, FamilyConfig, ImageSpec, Preset, judging, minimize
 from elegan.networks.layers import FromMap, ToMap, spectral_norm
 from elegan.networks.resample import double, halve, halvings
 
@@ -175,6 +175,10 @@ class ClassPlane(nn.Module):
 
 
 class Model(Family):
+    card = Card(
+        "A small picture is drawn first, then the details of each doubling by a GAN of its own.",
+        "drawing or replacing details apart from the whole, and levels that train one by one",
+    )
     config: Config
 
     def __init__(self, config: Config, spec: ImageSpec) -> None:

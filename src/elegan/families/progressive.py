@@ -27,7 +27,7 @@ from torch.nn import functional as F
 from elegan.adversarial.objectives import OBJECTIVES
 from elegan.adversarial.penalties import gradient_penalty
 from elegan.adversarial.stabilizers import ema_decay, frozen, update_ema
-from elegan.families.base import Batch, Clock, Family, FamilyConfig, ImageSpec, Preset, judging, minimize
+from elegan.families.base import Batch, Card, Clock, Family, FamilyConfig, ImageSpec, Preset, judging, minimize
 from elegan.networks.equalized import GAIN, EqualConv2d, EqualLinear, leaky, pixel_norm
 from elegan.networks.layers import Crop, FromMap, ToMap, base_size
 from elegan.networks.minibatch import MinibatchStd
@@ -147,6 +147,10 @@ class Discriminator(nn.Module):
 
 
 class Model(Family):
+    card = Card(
+        "Small pictures are learnt first, and networks grow with them, new layers fading in.",
+        "larger pictures, from 64 px on: most steps are cheap",
+    )
     config: Config
 
     def __init__(self, config: Config, spec: ImageSpec) -> None:

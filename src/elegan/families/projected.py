@@ -35,7 +35,7 @@ from elegan.adversarial.stabilizers import (
     update_ema,
 )
 from elegan.errors import UserError
-from elegan.families.base import Batch, Clock, Family, FamilyConfig, ImageSpec, Preset, judging, minimize
+from elegan.families.base import Batch, Card, Clock, Family, FamilyConfig, ImageSpec, Preset, judging, minimize
 from elegan.networks.backbones import load_backbone
 from elegan.networks.conv import doubling_generator
 from elegan.networks.layers import label_planes, spectral_norm
@@ -155,6 +155,10 @@ def _at_least(x: Tensor, side: int) -> Tensor:
 
 
 class Model(Family):
+    card = Card(
+        "D judges by what a frozen network sees, which has learnt to see elsewhere.",
+        "when a network that knows such pictures is at hand, and few images may be seen",
+    )
     config: Config
 
     def __init__(self, config: Config, spec: ImageSpec) -> None:

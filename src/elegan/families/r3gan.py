@@ -34,7 +34,7 @@ from elegan.adversarial.stabilizers import (
     truncated_normal,
     update_ema,
 )
-from elegan.families.base import Batch, Clock, Family, FamilyConfig, ImageSpec, Preset, judging, minimize
+from elegan.families.base import Batch, Card, Clock, Family, FamilyConfig, ImageSpec, Preset, judging, minimize
 from elegan.networks.layers import Crop, base_size
 
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -164,6 +164,10 @@ class Discriminator(nn.Module):
 
 
 class Model(Family):
+    card = Card(
+        "Real and fake are judged in pairs and two penalties make the game converge: networks need no tricks.",
+        "a modern baseline for research on losses and networks",
+    )
     config: Config
 
     def __init__(self, config: Config, spec: ImageSpec) -> None:

@@ -32,7 +32,7 @@ from elegan.adversarial.stabilizers import (
     truncated_normal,
     update_ema,
 )
-from elegan.families.base import Batch, Clock, Family, FamilyConfig, ImageSpec, Preset, judging, minimize
+from elegan.families.base import Batch, Card, Clock, Family, FamilyConfig, ImageSpec, Preset, judging, minimize
 from elegan.networks.layers import (
     ConditionalBatchNorm,
     Crop,
@@ -153,6 +153,10 @@ class Discriminator(nn.Module):
 
 
 class Model(Family):
+    card = Card(
+        "A spectral norm bounds D's slope, and the class scales and shifts what G's layers make.",
+        "first: the default recipe, tuned for quality per minute on a laptop, with labels or without",
+    )
     config: Config
 
     def __init__(self, config: Config, spec: ImageSpec) -> None:

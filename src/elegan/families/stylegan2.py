@@ -27,7 +27,7 @@ from torch.nn import functional as F
 from elegan.adversarial.objectives import OBJECTIVES, share_above
 from elegan.adversarial.penalties import path_lengths, slope, zero_centred
 from elegan.adversarial.stabilizers import ema_decay, frozen, update_ema
-from elegan.families.base import Batch, Clock, Family, FamilyConfig, ImageSpec, Preset, judging, minimize
+from elegan.families.base import Batch, Card, Clock, Family, FamilyConfig, ImageSpec, Preset, judging, minimize
 from elegan.networks.equalized import GAIN, EqualConv2d, EqualLinear, leaky, pixel_norm
 from elegan.networks.layers import Crop, FromMap, base_size
 from elegan.networks.minibatch import MinibatchStd
@@ -224,6 +224,10 @@ class Discriminator(nn.Module):
 
 
 class Model(Family):
+    card = Card(
+        "A style scales every layer of a network that starts from a constant: coarse and fine can be mixed.",
+        "exploring and editing: mixing, even walks, truncation; asks for patience or a GPU",
+    )
     config: Config
 
     def __init__(self, config: Config, spec: ImageSpec) -> None:

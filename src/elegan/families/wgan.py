@@ -33,7 +33,7 @@ from elegan.adversarial.stabilizers import (
     update_ema,
 )
 from elegan.errors import UserError
-from elegan.families.base import Batch, Clock, Family, FamilyConfig, ImageSpec, Preset, judging, minimize
+from elegan.families.base import Batch, Card, Clock, Family, FamilyConfig, ImageSpec, Preset, judging, minimize
 from elegan.networks.conv import ConvDiscriminator, ConvGenerator
 
 Widths = tuple[Annotated[int, Field(gt=0)], ...]
@@ -90,6 +90,10 @@ class Config(FamilyConfig):
 
 
 class Model(Family):
+    card = Card(
+        "The critic measures a distance, its slope bounded by a penalty or clipping, instead of giving a verdict.",
+        "data on which other GANs fail, and a loss that can be read as progress",
+    )
     config: Config
 
     def __init__(self, config: Config, spec: ImageSpec) -> None:

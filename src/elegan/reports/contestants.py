@@ -10,7 +10,7 @@ from functools import cached_property
 from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
-from elegan.about import shown
+from elegan.catalogue import shown
 from elegan.config import SECTIONS, RunConfig
 from elegan.errors import UserError
 from elegan.reports.evaluation import Evaluation, finite

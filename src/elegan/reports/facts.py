@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from elegan import families
-from elegan.about import run_info, shown
+from elegan.about import run_info
+from elegan.catalogue import shown
 from elegan.config import DataConfig, RunConfig, TrainConfig, duration
 from elegan.errors import UserError
 from elegan.progress import number
