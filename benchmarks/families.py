@@ -31,6 +31,12 @@ def presets() -> list[str]:
     return [name for name, (_, preset) in families.presets().items() if preset.data == "fashion-mnist"]
 
 
+def measured() -> list[dict[str, Any]]:
+    """The rows on disk, read anew each time: another process may measure other presets meanwhile."""
+    rows: list[dict[str, Any]] = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else []
+    return rows
+
+
 def measure(preset: str, length: dict[str, Any], seed: int, runs: Path) -> dict[str, Any]:
     """Train one preset for a length, or go on with it, and score."""
     protocol = named(length)
@@ -111,17 +117,16 @@ def main() -> None:
     options = parser.parse_args()
     for name in set(options.presets) - set(presets()):
         parser.error(f"no preset of Fashion-MNIST {name!r}; there are {', '.join(presets())}")
-    rows: list[dict[str, Any]] = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else []
     asked = {"images": options.images} if options.images else {"budget": options.budget} if options.budget else None
     for seed in options.seeds if asked else []:
         for name in options.presets or presets():
             key = (name, named(asked), seed)
-            if any((r["preset"], r["protocol"], r["seed"]) == key for r in rows):
+            if any((r["preset"], r["protocol"], r["seed"]) == key for r in measured()):
                 continue
-            rows.append(measure(name, asked, seed, options.runs))
-            RESULTS.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-            print(json.dumps(rows[-1]), flush=True)
-    if rows:
+            row = measure(name, asked, seed, options.runs)
+            RESULTS.write_text(json.dumps([*measured(), row], indent=1) + "\n", encoding="utf-8")
+            print(json.dumps(row), flush=True)
+    if rows := measured():
         RESULTS.with_suffix(".md").write_text(report(rows), encoding="utf-8")
         print(report(rows))
 

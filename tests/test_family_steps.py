@@ -295,6 +295,19 @@ def test_canonical_settings_of_infogan():
     assert (cfg.G_lr, cfg.D_lr, cfg.beta1) == (1e-3, 2e-4, 0.5)
 
 
+def test_infogans_batch_norms_stand_where_the_authors_have_them_and_keep_real_and_fake_apart():
+    model = make(infogan)
+    norms = [name for name, m in model.D.named_modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
+    assert norms == ["trunk.0.layers.3", "trunk.2", "Q.1"], "the second convolution, the dense layer, Q's own"
+    seen: list[int] = []
+    model.D.register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
+    step(model)
+    assert seen == [model.config.batch] * 3, "real, fake, and fake again for G"
+    plain = make(infogan, D_batch_norm=False)
+    assert not [m for m in plain.D.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
+    step(plain)
+
+
 def test_what_q_reads_is_at_most_the_entropy_of_the_code():
     """L_I <= H(c) = log K for any Q, and a perfect Q reaches it; one that knows nothing reaches nothing."""
     from elegan.adversarial.objectives import category_information

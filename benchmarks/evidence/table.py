@@ -90,7 +90,8 @@ GATES = [
     ),
     Gate(
         "r3gan-points", "r3gan", "Pairs with R1 and R2 keep all of 25 Gaussians.",
-        "25 of 25, at least 90 % within four deviations", lambda m: m["modes"] == 25 and m["near"] >= 0.9,
+        "25 of 25, and twice as many within four deviations as an even spread over the grid would have (25 %)",
+        lambda m: m["modes"] == 25 and m["near"] >= 0.25,
         "critics.r3gan_points", "neither R1 nor R2",
     ),
     Gate(

@@ -14,11 +14,12 @@ from benchmarks.evidence.gates.plain import FASHION, slope_of
 from benchmarks.evidence.lab import Lab
 from elegan.adversarial.objectives import PAIRED_OBJECTIVES
 from elegan.adversarial.penalties import r1, r2
-from elegan.adversarial.stabilizers import clip_weights, frozen
+from elegan.adversarial.stabilizers import clip_weights, frozen, set_learning_rate
 from elegan.data import open_data
+from elegan.families.base import minimize
 from elegan.images import to_float
 
-STEPS = 8_000  # on points
+STEPS = 6_000  # on points
 NARROW = {"G_widths": (64, 32, 16), "D_widths": (16, 32, 64)}
 
 
@@ -30,7 +31,7 @@ def wgan(lab: Lab) -> dict[str, Any]:
 
     fault: dict[str, Any] = {"weight_clip": 1e6} if lab.broken else {}
     run = lab.train(
-        "wgan", "fashion-wgan-clip", 1_200_000, checkpoints=8, sabotage=once if lab.broken else None,
+        "wgan", "fashion-wgan-clip", 800_000, checkpoints=8, sabotage=once if lab.broken else None,
         G_lr=2e-4, D_lr=2e-4, **NARROW, **fault,
     )  # fmt: skip
     rows, at, gaps, distances = run.stats, 0, [], []
@@ -108,8 +109,8 @@ def _penalised(lab: Lab, name: str, **settings: Any) -> dict[str, Any]:
     """A plain GAN with a penalty and without, all else equal."""
     found = {}
     for which, changes in ((name, settings), ("none", {"penalty": "none"})):
-        shared = NARROW | {"batch": 64, "beta1": 0.5, "beta2": 0.99}
-        run = lab.train(f"penalty-{which}", "fashion-r1", 300_000, **(shared | changes))
+        shared = NARROW | {"batch": 64, "G_lr": 5e-4, "D_lr": 5e-4, "beta1": 0.5, "beta2": 0.99}
+        run = lab.train(f"penalty-{which}", "fashion-r1", 150_000, **(shared | changes))
         read = lab.read(run, FASHION)
         found |= {f"FCD_{which}": read.frechet, f"s_{which}": read.s}
     return found
@@ -141,24 +142,26 @@ def mlp(*sizes: int) -> nn.Sequential:
 
 
 def r3gan_points(lab: Lab) -> dict[str, Any]:
-    """25 Gaussians with R3GAN's losses and both penalties. Broken: pairs, but no penalty."""
+    """25 Gaussians with R3GAN's losses and both penalties. Broken: pairs, but no penalty.
+
+    A smaller gamma draws sharper (0.2 within four deviations becomes 0.8) and loses modes: 0.01 falling to 0.0002 kept
+    19 of 25 after 20,000 steps, 0.02 falling to 0.005 kept 22 and 24 after 6,000.
+    """
     G, D, game = mlp(64, 128, 128, 128, 2), mlp(2, 128, 128, 128, 1), PAIRED_OBJECTIVES["relativistic"]
-    G_adam, D_adam = (torch.optim.Adam(net.parameters(), 2e-4, (0.0, 0.99)) for net in (G, D))
+    G_adam, D_adam = (torch.optim.Adam(net.parameters(), 1e-3, (0.0, 0.99)) for net in (G, D))
     gamma = 0.0 if lab.broken else 0.02
     critic = lambda x: D(x).squeeze(1)  # noqa: E731
-    for _ in range(STEPS):
+    for i in range(STEPS):
+        progress = i / STEPS
+        for adam in (G_adam, D_adam):
+            set_learning_rate(adam, 1e-3 * 0.02 ** max(0.0, 2 * progress - 1))  # falls in the second half
         real, fake = points(256), G(torch.randn(256, 64)).detach()
         loss = game.D(critic(real), critic(fake))
         if gamma:
             loss = loss + r1(critic, real, fake, gamma) + r2(critic, real, fake, gamma)
-        D_adam.zero_grad()
-        loss.backward()
-        D_adam.step()
+        minimize(loss, D_adam)
         with frozen(D):
-            loss = game.G(critic(points(256)), critic(G(torch.randn(256, 64))))
-            G_adam.zero_grad()
-            loss.backward()
-            G_adam.step()
+            minimize(game.G(critic(points(256)), critic(G(torch.randn(256, 64)))), G_adam)
     with torch.inference_mode():
         made = G(torch.randn(10_000, 64))
     nearest = made.round().clamp(-2, 2)

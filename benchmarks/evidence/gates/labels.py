@@ -41,19 +41,21 @@ NARROW = {"G_width": 32, "G_widest": 128, "D_width": 32, "D_widest": 128}
 
 def concat(lab: Lab) -> dict[str, Any]:
     return _told(
-        lab, lab.train("concat", "fashion-concat", 300_000, sabotage=shuffled if lab.broken else None, **NARROW)
+        lab, lab.train("concat", "fashion-concat", 200_000, sabotage=shuffled if lab.broken else None, **NARROW)
     )
 
 
 def projection(lab: Lab) -> dict[str, Any]:
     sabotage = shuffled if lab.broken else None
-    return _told(lab, lab.train("projection", "fashion-projection", 300_000, sabotage=sabotage, **NARROW))
+    return _told(lab, lab.train("projection", "fashion-projection", 200_000, sabotage=sabotage, **NARROW))
 
 
 def acgan(lab: Lab) -> dict[str, Any]:
     """Broken: the class head never learns, and G is asked to please it."""
     fault = {"D_class_weight": 0.0} if lab.broken else {}
-    return _told(lab, lab.train("acgan", "fashion-acgan", 240_000, D_widths=(32, 64, 64, 128), **fault))
+    return _told(
+        lab, lab.train("acgan", "fashion-acgan", 160_000, D_widths=(32, 64, 64, 128), G_lr=4e-4, D_lr=4e-4, **fault)
+    )
 
 
 def infogan(lab: Lab) -> dict[str, Any]:

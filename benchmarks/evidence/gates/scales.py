@@ -28,7 +28,7 @@ def lapgan(lab: Lab) -> dict[str, Any]:
         model.details = lambda G, z, lows, y: details(G, z, [0 * low for low in lows], y)
         model.judge = lambda made, lows, y: judge(made, [0 * low for low in lows], y)
 
-    run = lab.train("lapgan", "fashion-lapgan", 200_000, sabotage=blind if lab.broken else None, **SMALL)
+    run = lab.train("lapgan", "fashion-lapgan", 150_000, sabotage=blind if lab.broken else None, **SMALL)
     model: Any = lab.model(run)
     if lab.broken:
         blind(model)
@@ -75,7 +75,7 @@ def progressive(lab: Lab) -> dict[str, Any]:
         level = model.level
         model.level = lambda clock: float(math.ceil(level(clock)))  # a new layer is there at once
 
-    images, checkpoints = 400_000, 16
+    images, checkpoints = 300_000, 12
     run = lab.train(
         "progressive", "fashion-progan", images, checkpoints=checkpoints, sabotage=abrupt if lab.broken else None,
         **GROWN,

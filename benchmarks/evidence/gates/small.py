@@ -40,9 +40,9 @@ def ada(lab: Lab) -> dict[str, Any]:
     """500 pictures. Broken: the fakes are not augmented."""
     settings = {"ada_images": 50_000}
     on = _few(
-        lab, "broken" if lab.broken else "ada", "ada", 500, 200_000, reals_only if lab.broken else None, **settings
+        lab, "broken" if lab.broken else "ada", "ada", 500, 150_000, reals_only if lab.broken else None, **settings
     )
-    off = _few(lab, "off", "none", 500, 200_000, **settings)
+    off = _few(lab, "off", "none", 500, 150_000, **settings)
     rows = second_half(on)
     images, _ = lab.samples(on)
     found, plain = reader(FASHION)(images), lab.read(off, FASHION)
@@ -108,7 +108,7 @@ def projected(lab: Lab) -> dict[str, Any]:
     The plain game is the family `ada` without augmentation: the same G. Broken: the frozen network has learnt nothing.
     """
     width = {"batch": 64, "G_width": 32, "G_widest": 128}
-    seen, marks = 300_000, 6
+    seen, marks = 180_000, 6
     plain = lab.train(
         "projected-plain", "small-ada", seen, data=FASHION, checkpoints=marks, shared=True, augment="none", size=28,
         channels=1, D_width=32, D_widest=128, **width,
@@ -141,12 +141,12 @@ def _fine_tuned(lab: Lab, name: str, images: int, **settings: Any) -> float:
 def transfer(lab: Lab) -> dict[str, Any]:
     """100 pictures of Fashion-MNIST, beginning with what was learnt from drawn garments, with and without FreezeD."""
     source = lab.train(
-        "garments", "small-diffaugment", 200_000, data="garments", shared=True, augment="none", size=28, channels=1,
+        "garments", "small-diffaugment", 120_000, data="garments", shared=True, augment="none", size=28, channels=1,
         **NARROW,
     )  # fmt: skip
     init = {"init": str(source.path)}
     return {
-        "FCD_scratch": _fine_tuned(lab, "scratch", 60_000),
-        "FCD_fine_tuned": _fine_tuned(lab, "fine-tuned", 60_000, **init),
-        "FCD_freeze_D": _fine_tuned(lab, "freeze", 60_000, freeze_D=1, **init),
+        "FCD_scratch": _fine_tuned(lab, "scratch", 40_000),
+        "FCD_fine_tuned": _fine_tuned(lab, "fine-tuned", 40_000, **init),
+        "FCD_freeze_D": _fine_tuned(lab, "freeze", 40_000, freeze_D=1, **init),
     }

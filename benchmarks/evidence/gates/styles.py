@@ -24,7 +24,7 @@ TRUNCATIONS = (1.0, 0.8, 0.6, 0.45, 0.3)
 
 def truncation(lab: Lab) -> dict[str, Any]:
     """Precision and recall of C's features at five truncations. Broken: z is not truncated at all."""
-    run = lab.train("biggan", "fashion-biggan", 240_000, attention=16, shared=True, **NARROW)
+    run = lab.train("biggan", "fashion-biggan", 160_000, attention=16, shared=True, G_lr=5e-4, D_lr=5e-4, **NARROW)
     model, count = lab.model(run), 2_000
     C = reader(FASHION)
     test = open_data(FASHION, "test")
@@ -58,7 +58,7 @@ def mixing(lab: Lab) -> dict[str, Any]:
 
     Broken: the two are exchanged.
     """
-    run = lab.train("stylegan2", "fashion-stylegan2", 160_000, shared=True, use_labels=False, **NARROW)
+    run = lab.train("stylegan2", "fashion-stylegan2", 120_000, shared=True, use_labels=False, **NARROW)
     model: Any = lab.model(run)
     generator, n = torch.Generator().manual_seed(1), 2_000
     with torch.inference_mode():
@@ -86,7 +86,7 @@ def path_length(lab: Lab) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, weight in (("on", 2.0), ("off", 0.0)):
         run = lab.train(
-            "stylegan2" if weight else "stylegan2-free", "fashion-stylegan2", 160_000, shared=True,
+            "stylegan2" if weight else "stylegan2-free", "fashion-stylegan2", 120_000, shared=True,
             use_labels=False, path_weight=weight, **NARROW,
         )  # fmt: skip
         model: Any = lab.model(run)

@@ -8,8 +8,9 @@ What Q achieves, L_I, is a lower bound of the mutual information between the cod
 the category (at most log 10 for ten) and for the numbers. A sample's `labels` choose the category; since what a
 category means is only known by looking, the family does not count as conditional.
 
-Deviations: no batch norm in D's trunk, so that a picture is judged by itself; G has one dense layer; samples come from
-averaged weights. The numbers' Q has the fixed deviation 1, as the authors' program has it.
+Deviations: G has one dense layer; samples come from averaged weights. As in the authors' program the numbers' Q has the
+fixed deviation 1, and D's trunk and Q have batch norms, which matter: without them categories are as easy to read but
+mix digits. Real and fake pictures are normalised apart.
 """
 
 from __future__ import annotations
@@ -50,6 +51,8 @@ class Config(FamilyConfig):
     """Units of the dense layer that D and Q share."""
     Q_width: int = Field(128, gt=0)
     """Units of Q's own hidden layer."""
+    D_batch_norm: bool = True
+    """Batch normalisation in D's trunk, after all but the first layer, and in Q."""
 
     objective: Literal["minimax", "nonsaturating", "least-squares", "least-squares-chi2", "hinge"] = "nonsaturating"
     """The game: which losses D and G minimise."""
@@ -75,12 +78,16 @@ class Discriminator(nn.Module):
     def __init__(self, cfg: Config, shape: tuple[int, int, int]) -> None:
         super().__init__()
         layers, self.sizes = len(cfg.D_widths), [cfg.code_categories, cfg.code_numbers]
-        convolutions = ConvFeatures(shape, cfg.D_widths, (2,) * layers, (4,) * layers, slope=cfg.slope)
-        dense = nn.Linear(convolutions.size, cfg.trunk_width)
-        self.trunk = nn.Sequential(convolutions, dense, nn.LeakyReLU(cfg.slope))
+        norm, strides, kernels = cfg.D_batch_norm, (2,) * layers, (4,) * layers
+        convolutions = ConvFeatures(shape, cfg.D_widths, strides, kernels, slope=cfg.slope, batch_norm=norm)
+
+        def dense(size: int, width: int) -> list[nn.Module]:
+            normed = [nn.BatchNorm1d(width)] if norm else []
+            return [nn.Linear(size, width), *normed, nn.LeakyReLU(cfg.slope)]
+
+        self.trunk = nn.Sequential(convolutions, *dense(convolutions.size, cfg.trunk_width))
         self.source = nn.Linear(cfg.trunk_width, 1)
-        hidden = nn.Linear(cfg.trunk_width, cfg.Q_width)
-        self.Q = nn.Sequential(hidden, nn.LeakyReLU(cfg.slope), nn.Linear(cfg.Q_width, sum(self.sizes)))
+        self.Q = nn.Sequential(*dense(cfg.trunk_width, cfg.Q_width), nn.Linear(cfg.Q_width, sum(self.sizes)))
         self.apply(init_glorot)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -131,12 +138,12 @@ class Model(Family):
         category, numbers = self.codes(n)
         with torch.no_grad():
             fake = self.G(self.latent(self.noise(n), category, numbers))  # (n, C, H, W)
-        logits, category_logits, means = self.D(torch.cat([real, fake.to(real.dtype)]))
-        real_logits, fake_logits = logits.chunk(2)
+        real_logits = self.D(real)[0]
+        fake_logits, category_logits, means = self.D(fake.to(real.dtype))
         ones, zeros = torch.ones_like(real_logits), torch.zeros_like(fake_logits)
         D_loss = self.objective.D_real(real_logits, ones) + self.objective.D_fake(fake_logits, zeros)
         # L_I(G, Q) = E log Q(c | G(z, c)) + H(c), never on real pictures, whose code nobody knows (eq. 5)
-        information = category_information(category_logits[n:], category) + codes_information(means[n:], numbers)
+        information = category_information(category_logits, category) + codes_information(means, numbers)
         minimize(D_loss - cfg.info_weight * information, self.D_adam)
 
         # (2) Generator: min V - lambda L_I (eq. 6)

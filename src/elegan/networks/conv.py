@@ -92,7 +92,8 @@ def doubling_generator(
 class ConvFeatures(nn.Module):
     """images (N, C, H, W) [, labels (N,)] -> features (N, F): the trunk that discriminators put their heads on.
 
-    Labels enter as one-hot planes beside the image. `self.size` is F.
+    Labels enter as one-hot planes beside the image. `batch_norm` stands after each convolution but the first.
+    `self.size` is F.
     """
 
     def __init__(
@@ -108,6 +109,7 @@ class ConvFeatures(nn.Module):
         dropout: float = 0.0,
         head_dropout: float = 0.0,
         unit_range: bool = False,
+        batch_norm: bool = False,
     ) -> None:
         super().__init__()
         self.classes = classes
@@ -116,7 +118,8 @@ class ConvFeatures(nn.Module):
         c_in += classes
         layers: list[nn.Module] = []
         for c_out, kernel, stride in zip(widths, kernels, strides, strict=True):
-            layers += [conv(c_in, c_out, kernel, stride, same=same), nn.LeakyReLU(slope)]
+            normed = [nn.BatchNorm2d(c_out)] if batch_norm and layers else []
+            layers += [conv(c_in, c_out, kernel, stride, same=same), *normed, nn.LeakyReLU(slope)]
             if dropout:
                 layers.append(Dropout(dropout))
             reach = 0 if same else kernel - 1
