@@ -62,7 +62,9 @@ class Reader:
         self.floor = frechet(moments(self.features(train.images[rows].transpose(0, 2, 3, 1)).features), self.real)
         kept = ~np.isin(test.labels, DROPPED)
         self.drop3 = frechet(moments(real.features[kept]), self.real)
+        classes = real.probabilities.argmax(1)
         self.right = label_metrics.label_accuracy(real.probabilities, test.labels)
+        self.worst_right = min((classes[test.labels == c] == c).mean() for c in range(test.classes))
 
     def __call__(self, images: np.ndarray, asked: np.ndarray | None = None) -> Reading:
         """uint8 (N, H, W, C) and the labels (N,) that were asked for, if any."""

@@ -31,23 +31,24 @@ def _told(lab: Lab, run: Any) -> dict[str, Any]:
         "worst_class": read.worst_class,
         "diversity": read.diversity,
         "of_real": reader(FASHION).right,
+        "worst_of_real": reader(FASHION).worst_right,
         "s": read.s,
         "FCD": read.frechet,
     }
 
 
-NARROW = {"G_width": 32, "G_widest": 128, "D_width": 32, "D_widest": 128}
+NARROW = {"G_width": 32, "G_widest": 128, "D_width": 32, "D_widest": 128, "G_lr": 1e-3, "D_lr": 2e-3}
 
 
 def concat(lab: Lab) -> dict[str, Any]:
     return _told(
-        lab, lab.train("concat", "fashion-concat", 200_000, sabotage=shuffled if lab.broken else None, **NARROW)
+        lab, lab.train("concat", "fashion-concat", 300_000, sabotage=shuffled if lab.broken else None, **NARROW)
     )
 
 
 def projection(lab: Lab) -> dict[str, Any]:
     sabotage = shuffled if lab.broken else None
-    return _told(lab, lab.train("projection", "fashion-projection", 200_000, sabotage=sabotage, **NARROW))
+    return _told(lab, lab.train("projection", "fashion-projection", 300_000, sabotage=sabotage, **NARROW))
 
 
 def acgan(lab: Lab) -> dict[str, Any]:

@@ -16,8 +16,8 @@ from elegan.images import to_uint8
 FASHION = "fashion-mnist"
 MLP = {"batch": 64, "G_steps": 1, "G_widths": (256, 512), "D_widths": (512, 256), "ema_half_life": 5_000}
 NARROW = {
-    "batch": 64, "G_widths": (128, 64, 32), "D_widths": (32, 64), "updates": "joint", "slope": 0.2, "G_lr": 4e-4,
-    "D_lr": 4e-4, "beta1": 0.5, "ema_half_life": 20_000,
+    "batch": 64, "G_widths": (128, 64, 32), "D_widths": (32, 64), "updates": "joint", "slope": 0.2, "G_lr": 8e-4,
+    "D_lr": 8e-4, "beta1": 0.5, "lr_schedule": "linear", "ema_half_life": 20_000,
 }  # fmt: skip
 
 
@@ -55,7 +55,7 @@ def nonsaturating(lab: Lab) -> dict[str, Any]:
 def dcgan_run(lab: Lab, shared: bool = False, sabotage: Any = None) -> Any:
     """The DCGAN that several gates compare with."""
     return lab.train(
-        "dcgan", "fashion-dcgan", 320_000, checkpoints=5, objective="nonsaturating", shared=shared, sabotage=sabotage,
+        "dcgan", "fashion-dcgan", 400_000, checkpoints=5, objective="nonsaturating", shared=shared, sabotage=sabotage,
         **NARROW,
     )  # fmt: skip
 
@@ -89,7 +89,7 @@ def upsampling(lab: Lab) -> dict[str, Any]:
     run = lab.train(
         "upsampling",
         "fashion-dcgan",
-        320_000,
+        400_000,
         objective="nonsaturating",
         **(NARROW | network),  # type: ignore[arg-type]
     )
@@ -114,7 +114,7 @@ def nyquist(images: np.ndarray) -> float:
 
 def least_squares(lab: Lab) -> dict[str, Any]:
     run = lab.train(
-        "lsgan", "fashion-dcgan", 320_000, objective="least-squares", sabotage=sigmoid_twice if lab.broken else None,
+        "lsgan", "fashion-dcgan", 400_000, objective="least-squares", sabotage=sigmoid_twice if lab.broken else None,
         **NARROW,
     )  # fmt: skip
     read = lab.read(run, FASHION)

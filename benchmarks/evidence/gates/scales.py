@@ -75,7 +75,7 @@ def progressive(lab: Lab) -> dict[str, Any]:
         level = model.level
         model.level = lambda clock: float(math.ceil(level(clock)))  # a new layer is there at once
 
-    images, checkpoints = 300_000, 12
+    images, checkpoints = 120_000, 12
     run = lab.train(
         "progressive", "fashion-progan", images, checkpoints=checkpoints, sabotage=abrupt if lab.broken else None,
         **GROWN,

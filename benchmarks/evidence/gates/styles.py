@@ -24,7 +24,17 @@ TRUNCATIONS = (1.0, 0.8, 0.6, 0.45, 0.3)
 
 def truncation(lab: Lab) -> dict[str, Any]:
     """Precision and recall of C's features at five truncations. Broken: z is not truncated at all."""
-    run = lab.train("biggan", "fashion-biggan", 160_000, attention=16, shared=True, G_lr=5e-4, D_lr=5e-4, **NARROW)
+    run = lab.train(
+        "biggan",
+        "fashion-biggan",
+        160_000,
+        attention=16,
+        shared=True,
+        G_lr=5e-4,
+        D_lr=5e-4,
+        lr_schedule="linear",
+        **NARROW,
+    )
     model, count = lab.model(run), 2_000
     C = reader(FASHION)
     test = open_data(FASHION, "test")
