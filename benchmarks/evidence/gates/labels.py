@@ -55,7 +55,17 @@ def acgan(lab: Lab) -> dict[str, Any]:
     """Broken: the class head never learns, and G is asked to please it."""
     fault = {"D_class_weight": 0.0} if lab.broken else {}
     return _told(
-        lab, lab.train("acgan", "fashion-acgan", 160_000, D_widths=(32, 64, 64, 128), G_lr=4e-4, D_lr=4e-4, **fault)
+        lab,
+        lab.train(
+            "acgan",
+            "fashion-acgan",
+            240_000,
+            D_widths=(32, 64, 64, 128),
+            G_lr=6e-4,
+            D_lr=6e-4,
+            lr_schedule="linear",
+            **fault,
+        ),
     )
 
 

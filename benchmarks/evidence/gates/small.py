@@ -14,7 +14,9 @@ from elegan.data import open_data
 from elegan.images import to_float
 
 DETECTOR = 15_000  # pictures that the detector of leaks learns from
-NARROW = {"batch": 32, "G_width": 32, "G_widest": 128, "D_width": 32, "D_widest": 128, "r1": 0.01}
+NARROW = {
+    "batch": 32, "G_width": 32, "G_widest": 128, "D_width": 32, "D_widest": 128, "r1": 0.01, "G_lr": 6e-4, "D_lr": 6e-4,
+}  # fmt: skip
 
 
 def reals_only(model: Any) -> None:
