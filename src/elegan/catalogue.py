@@ -79,7 +79,6 @@ def family_table(seconds: float = 0) -> Report:
 
     With `seconds` each family's leading preset is timed on this machine for about so long.
     """
-
     content = [_family(name, members, seconds) for name, members in _by_family().items()]
 
     def text(width: int) -> str:
@@ -89,10 +88,8 @@ def family_table(seconds: float = 0) -> Report:
             told = [e["about"], e["idea"], f"For: {e['use']}.", *cost, f"Presets: {', '.join(e['presets'])}."]
             rows += [(e["name"] if i == 0 else "", line) for i, line in enumerate(told)]
             rows.append(("", ""))
-        hint = "elegan families NAME tells more of one" + (
-            "" if seconds else "; --time measures what a step costs here"
-        )
-        return f"{table(rows, width)}\n{hint}"
+        more = "" if seconds else "; --time 2 measures what each costs here"
+        return f"{table(rows, width)}\nelegan families NAME tells more of one{more}"
 
     return Report(content, text)
 

@@ -84,7 +84,7 @@ class Config(FamilyConfig):
 class Model(Family):
     card = Card(
         "All that D sees is disturbed at random, by as much as D's memory of the data calls for.",
-        "a folder of a hundred to a few thousand pictures",
+        "a folder of a hundred to a few thousand pictures, which D would learn by heart",
     )
     config: Config
 

@@ -92,7 +92,7 @@ class Config(FamilyConfig):
 class Model(Family):
     card = Card(
         "The critic measures a distance, its slope bounded by a penalty or clipping, instead of giving a verdict.",
-        "data on which other GANs fail, and a loss that can be read as progress",
+        "studying critics, and data whose pictures a D would tell apart at once",
     )
     config: Config
 
