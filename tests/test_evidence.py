@@ -52,6 +52,7 @@ def test_a_gate_holds_when_all_its_seeds_do(results, monkeypatch):
     assert page.verdict(row) == "not run"
     assert measure(row, 2.0, monkeypatch=monkeypatch)
     assert page.verdict(row) == "**holds** (1 of 1 seed)"
+    assert page.verdict(gate(holds=lambda m: m["x"] > 3)) == "**missed** (0 of 1 seed)", "judged by today's threshold"
     measure(row, torch.tensor(0.5), seed=1, monkeypatch=monkeypatch)
     assert page.verdict(row) == "**missed** (1 of 2 seeds)"
     assert page.verdict(gate(control=True)) == "**neutral** (1 of 2 seeds)"

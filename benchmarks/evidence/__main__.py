@@ -65,13 +65,12 @@ def measure(gate: Gate, seed: int, broken: bool, runs: Path, deadline: float) ->
         print(f"{gate.name}, seed {seed}{', broken' if broken else ''}: {stopped}")
         return False
     measured = {key: value if isinstance(value, str) else round(float(value), 5) for key, value in found.items()}
-    finite = all(isinstance(v, str) or math.isfinite(v) for v in measured.values())
+    told = {k: v if isinstance(v, str) or math.isfinite(v) else None for k, v in measured.items()}
     result: dict[str, Any] = {
         "gate": gate.name,
         "seed": seed,
         "broken": broken,
-        "measured": {k: v if isinstance(v, str) or math.isfinite(v) else None for k, v in measured.items()},
-        "holds": finite and bool(gate.holds(measured)),
+        "measured": told,
         "trained": lab.trained,
         "command": f"python -m benchmarks.evidence {gate.name} --seeds {seed}{' --broken' if broken else ''}",
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
@@ -86,7 +85,7 @@ def measure(gate: Gate, seed: int, broken: bool, runs: Path, deadline: float) ->
     path = result_path(gate.name, seed, broken)
     path.with_suffix(".tmp").write_text(text, encoding="utf-8")
     path.with_suffix(".tmp").replace(path)
-    verdict = "holds" if result["holds"] else "missed"
+    verdict = "holds" if gate.passed(told) else "missed"
     print(f"{gate.name}, seed {seed}{', broken' if broken else ''}: {verdict}: {result['measured']}", flush=True)
     return True
 
@@ -98,7 +97,7 @@ def show(gates: list[Gate]) -> None:
         for path in sorted(RESULTS.glob(f"{gate.name}-seed*.json")):
             result = json.loads(path.read_text(encoding="utf-8"))
             broken = "broken " if result["broken"] else ""
-            marks.append(f"{broken}{result['seed']} {'holds' if result['holds'] else 'missed'}")
+            marks.append(f"{broken}{result['seed']} {'holds' if gate.passed(result['measured']) else 'missed'}")
         print(f"{gate.name:24} {', '.join(marks) or 'not run':40} {gate.threshold}")
 
 

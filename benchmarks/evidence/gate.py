@@ -21,6 +21,10 @@ class Gate:
     broken: str = ""  # the planted fault, in words; "" where there is none
     control: bool = False  # against the technique's own off-switch: a miss means "neutral", not "wrong"
 
+    def passed(self, measured: dict[str, Any]) -> bool:
+        """Whether what was measured holds. Derived anew each time, so that a result never outlives its threshold."""
+        return None not in measured.values() and bool(self.holds(measured))
+
     def function(self) -> Callable[[Any], dict[str, Any]]:
         """What measures it, imported late."""
         module, name = self.measure.split(".")

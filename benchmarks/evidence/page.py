@@ -55,7 +55,7 @@ def verdict(gate: Gate) -> str:
     found = results(gate, broken=False)
     if not found:
         return "not run"
-    good = sum(r["holds"] for r in found)
+    good = sum(gate.passed(r["measured"]) for r in found)
     word = "holds" if good == len(found) else "neutral" if gate.control else "missed"
     return f"**{word}** ({good} of {len(found)} seed{'s' if len(found) > 1 else ''})"
 
@@ -79,7 +79,7 @@ def calibration(gate: Gate) -> str:
     found = results(gate, broken=True)
     if not found:
         return f"Planted fault ({gate.broken}): not run."
-    told = "missed, as it must" if not found[0]["holds"] else "**passed too: the gate cannot tell**"
+    told = "missed, as it must" if not gate.passed(found[0]["measured"]) else "**passed too: the gate cannot tell**"
     return f"Planted fault ({gate.broken}): {told} ({measured(found[0])})."
 
 

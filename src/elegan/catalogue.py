@@ -122,7 +122,7 @@ def _family(name: str, members: list[str], seconds: float) -> dict[str, Any]:
     module = families.get(name)
     about = " ".join((module.__doc__ or "").strip().split("\n\n")[0].split())
     card = module.Model.card
-    cost = measured_cost(members[1], seconds) if seconds else None
+    cost = measured_cost(members[1], seconds) if seconds else None  # the first after `tiny`
     return {"name": name, "about": about, "idea": card.idea, "use": card.use, "cost": cost, "presets": members}
 
 

@@ -12,6 +12,7 @@ from benchmarks.evidence.gates.plain import FASHION
 from benchmarks.evidence.lab import Lab
 from elegan.adversarial.objectives import OBJECTIVES
 from elegan.adversarial.stabilizers import frozen
+from elegan.families.base import minimize
 from elegan.networks.minibatch import MinibatchDiscrimination
 
 STEPS = 4_000  # on points
@@ -40,14 +41,9 @@ def minibatch_ring(lab: Lab) -> dict[str, Any]:
         for _ in range(STEPS):
             fake = G(torch.randn(128, 8)).detach()
             loss = game.D_real(D(ring(128)).squeeze(1), one) + game.D_fake(D(fake).squeeze(1), zero)
-            D_adam.zero_grad()
-            loss.backward()
-            D_adam.step()
+            minimize(loss, D_adam)
             with frozen(D):
-                loss = game.G(D(G(torch.randn(128, 8))).squeeze(1))
-                G_adam.zero_grad()
-                loss.backward()
-                G_adam.step()
+                minimize(game.G(D(G(torch.randn(128, 8))).squeeze(1)), G_adam)
         with torch.inference_mode():
             made = G(torch.randn(4_000, 8))
         place = torch.atan2(made[:, 1], made[:, 0]) / (torch.pi / 4)
