@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -13,6 +13,7 @@ from unittest import mock
 
 import numpy as np
 import torch
+from scipy.stats import spearmanr
 
 from elegan import families
 from elegan.data import Dataset, open_data
@@ -149,13 +150,8 @@ class Lab:
 
     def models(self, run: Run) -> Iterator[tuple[int, Family]]:
         """(images seen, model with all its networks) at every checkpoint of a run, oldest first."""
-        for path in sorted(run.folder.checkpoints.glob("*.json")):
-            tensors, meta = checkpoint.read(path)
-            model = families.get(run.config.family).Model(run.config.model, run.spec)
-            for name, net in model.parts.nets.items():
-                checkpoint.load_net(net, name, tensors)
-            checkpoint.load_values(model.parts, tensors)
-            yield int(meta["counters"]["images"]), model
+        for counters, model in along(run):
+            yield int(counters["images"]), model
 
     def model(self, run: Run) -> Family:
         """The model of the newest checkpoint, with all its networks."""
@@ -164,6 +160,17 @@ class Lab:
     def read_model(self, model: Family, data: str) -> Reading:
         """Draw half as many from a model, one of several along a run, and read the samples."""
         return reader(data)(*draw(model, Engine(torch.device("cpu"), "fp32"), SAMPLES // 2, seed=1))
+
+
+def along(run: Run) -> Iterator[tuple[dict[str, Any], Family]]:
+    """(counters, model with all its networks) at every checkpoint of a run, oldest first."""
+    for path in sorted(run.folder.checkpoints.glob("*.json")):
+        tensors, meta = checkpoint.read(path)
+        model = families.get(run.config.family).Model(run.config.model, run.spec)
+        for name, net in model.parts.nets.items():
+            checkpoint.load_net(net, name, tensors)
+        checkpoint.load_values(model.parts, tensors)
+        yield meta["counters"], model
 
 
 @contextlib.contextmanager
@@ -181,6 +188,11 @@ def _sabotaged(sabotage: Callable[[Family], None] | None) -> Iterator[None]:
 
     with mock.patch.object(training, "build_model", broken):
         yield
+
+
+def rank_correlation(x: Sequence[float], y: Sequence[float]) -> float:
+    """Spearman's; 0 where one of the two never changes: it is not defined there, and nothing follows from it."""
+    return 0.0 if min(np.ptp(x), np.ptp(y)) == 0 else float(spearmanr(x, y)[0])
 
 
 def few(data: str, count: int, path: Path, seed: int = 0) -> Path:

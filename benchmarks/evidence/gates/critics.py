@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import spearmanr
 from torch import Tensor, nn
 
 from benchmarks.evidence.gates.plain import FASHION, slope_of
-from benchmarks.evidence.lab import Lab
+from benchmarks.evidence.lab import Lab, rank_correlation
 from elegan.adversarial.objectives import PAIRED_OBJECTIVES
 from elegan.adversarial.penalties import r1, r2
 from elegan.adversarial.stabilizers import clip_weights, frozen, set_learning_rate
@@ -41,7 +40,7 @@ def wgan(lab: Lab) -> dict[str, Any]:
         at = images
     largest = max(p.abs().max().item() for p in lab.model(run).parts.nets["D"].parameters())
     return {
-        "spearman": spearmanr(gaps, distances)[0],
+        "spearman": rank_correlation(gaps, distances),
         "largest_weight": largest,
         "FCD": distances[-1],
         "first_FCD": distances[0],

@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
-from scipy.stats import spearmanr
 
 from benchmarks.evidence import lab as lab_module
 from benchmarks.evidence.gates.plain import FASHION
-from benchmarks.evidence.lab import Lab, reader
+from benchmarks.evidence.lab import Lab, rank_correlation, reader
 from elegan.images import to_uint8
 
 
@@ -129,14 +128,10 @@ def _handles(model: Any) -> dict[str, float]:
                 values["slant"].append(float(np.mean([m[0] for m in moments])))
                 values["width"].append(float(np.mean([m[1] for m in moments])))
         for name, series in values.items():
-            per = [
-                abs(
-                    spearmanr(
-                        [s for c, s in told if c == k], [v for (c, _), v in zip(told, series, strict=True) if c == k]
-                    )[0]
-                )
-                for k in range(10)
-            ]
+            per = []
+            for k in range(10):
+                asked, found = zip(*((s, v) for (c, s), v in zip(told, series, strict=True) if c == k), strict=True)
+                per.append(abs(rank_correlation(asked, found)))
             best[name] = max(best[name], float(np.median(per)))
     return {f"spearman_{name}": value for name, value in best.items()}
 

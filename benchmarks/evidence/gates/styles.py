@@ -7,11 +7,10 @@ from unittest import mock
 
 import numpy as np
 import torch
-from scipy.stats import spearmanr
 from torch import Tensor
 
 from benchmarks.evidence.gates.plain import FASHION
-from benchmarks.evidence.lab import Lab, reader
+from benchmarks.evidence.lab import Lab, rank_correlation, reader
 from elegan.adversarial.penalties import path_lengths
 from elegan.data import open_data
 from elegan.families import biggan
@@ -53,8 +52,8 @@ def truncation(lab: Lab) -> dict[str, Any]:
             recall.append(found.recall)
     read = lab.read(run, FASHION)
     return {
-        "precision_spearman": spearmanr(TRUNCATIONS, precision)[0],
-        "recall_spearman": spearmanr(TRUNCATIONS, recall)[0],
+        "precision_spearman": rank_correlation(TRUNCATIONS, precision),
+        "recall_spearman": rank_correlation(TRUNCATIONS, recall),
         "precision": " ".join(f"{value:.3f}" for value in precision),
         "recall": " ".join(f"{value:.3f}" for value in recall),
         "accuracy": read.accuracy,

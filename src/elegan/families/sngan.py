@@ -15,7 +15,7 @@ import copy
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
@@ -221,14 +221,24 @@ class Model(Family):
         return self.G_ema.eval()(z, labels)
 
 
+# A third of the arithmetic a picture, so that a minute holds three times as many; narrow layers bear larger steps too.
+NARROW: dict[str, Any] = {
+    "G_pixels": "blocks", "G_width": 32, "G_widest": 128, "D_width": 32, "D_widest": 128,
+    "G_lr": 1.6e-3, "D_lr": 3.2e-3, "lr_hold": 0.7,
+}  # fmt: skip
+
 PRESETS = {
     "tiny": Preset(
         Config(batch=16, z_dim=16, embedding=4, G_pixels="blocks", G_width=8, G_widest=16, D_width=8, D_widest=16),
         "garments", 16 * 64, "Seconds on one core: to see the machinery turn.",
     ),
     "fashion": Preset(
-        Config(batch=32, G_pixels="blocks", G_lr=1.2e-3, D_lr=2.4e-3, lr_hold=0.7), "fashion-mnist", 10 * 60_000,
+        Config(**NARROW), "fashion-mnist", 15 * 60_000,
         "The default: good pictures, class by class, in minutes on a laptop.",
+    ),
+    "fashion-best": Preset(
+        Config(**(NARROW | {"G_width": 48, "G_widest": 192, "D_width": 48, "D_widest": 192})),
+        "fashion-mnist", 40 * 60_000, "The default with wider networks, for an hour.",
     ),
     "digits": Preset(
         Config(G_pixels="blocks", G_lr=1.2e-3, D_lr=2.4e-3), "mnist", 5 * 60_000,

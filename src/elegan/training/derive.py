@@ -24,7 +24,7 @@ GRID = 8  # sides are multiples of it
 FEWEST = 50  # different pictures, below which there is nothing to learn but these
 FEW, SMALL = 1_000, 5_000  # pictures, below which batches are small, and D sees disturbed ones
 PASSES = 300  # over the data that a short run makes
-SHORTEST = 100_000  # images of a run
+SHORTEST, LONGEST = 100_000, 600_000  # images of a run
 NOT_SQUARE = 1.15  # the longer side over the shorter
 ALIKE = 0.7  # of the pictures must have about the same shape for it to be kept
 IN_A_CLASS = 10  # pictures that most classes should have
@@ -41,11 +41,11 @@ class Derived:
     reasons: list[str] = field(default_factory=list)
 
 
-def derive(found: Survey, asked: Mapping[str, Any], fields: Collection[str] = (), longest: int = 600_000) -> Derived:
+def derive(found: Survey, asked: Mapping[str, Any], fields: Collection[str] = ()) -> Derived:
     """The settings for these pictures. `asked` has what the user set, `{"data.size": (32, 32)}`: it stays.
 
-    `fields` are the settings that the recipe's model has, `longest` its own length in images. Raises UserError
-    for pictures that no GAN learns anything from.
+    `fields` are the settings that the recipe's model has. Raises UserError for pictures that no GAN learns anything
+    from.
     """
     check_hopeless(found)
     out = Derived(reasons=[headline(found)])
@@ -79,7 +79,7 @@ def derive(found: Survey, asked: Mapping[str, Any], fields: Collection[str] = ()
         decide("model.augment", "diffaugment", f"D sees disturbed pictures (DiffAugment): {found.count:,} are few")
     elif found.count < SMALL:
         out.reasons.append(f"{found.count:,} are few: --preset small-ada, which disturbs what D sees, copies them less")
-    length = min(max(SHORTEST, PASSES * found.count), longest)
+    length = min(max(SHORTEST, PASSES * found.count), LONGEST)
     times = f"{length / found.count:,.0f} times" if length >= 2 * found.count else "once or less"
     decide("train.images", length, f"{length:,} images if no length is given: each picture about {times}")
     return out
@@ -95,8 +95,7 @@ def derive_from_data(asked: RunConfig, overrides: Sequence[Mapping[str, Any]]) -
     classes: dict[str, Any] = {"data": DataConfig, "train": TrainConfig, "model": type(asked.model)}
     keys = [".".join(find_key(str(key), classes)) for layer in overrides for key in layer]
     set_by_user = {key: getattr(getattr(asked, key.split(".")[0]), key.split(".")[1]) for key in keys}
-    longest = families.preset(asked.preset)[1].images
-    found = derive(survey(asked.data.source), set_by_user, type(asked.model).model_fields, longest)
+    found = derive(survey(asked.data.source), set_by_user, type(asked.model).model_fields)
     family, preset = families.preset(found.preset or asked.preset)
     assert family == asked.family, "one recipe, for small and for large pictures"
     start = {"source": asked.data.source} | preset.data_settings
