@@ -68,14 +68,15 @@ def measure(preset: str, seed: int, runs: Path) -> dict[str, Any]:
 
 
 def draw_panels(rows: list[dict[str, Any]], flagship: list[dict[str, Any]], path: Path) -> None:
-    """Frechet distance against minutes, both on logarithmic axes; one panel a data set."""
+    """Frechet distance against minutes, both on logarithmic axes; one panel for each data set that has curves."""
     from matplotlib.figure import Figure
 
-    figure = Figure((9.6, 4), dpi=150, layout="constrained")
-    for axes, (data, (goals, _, presets)) in zip(figure.subplots(1, len(PANELS)), PANELS.items(), strict=True):
-        axes.set(
-            xscale="log", yscale="log", xlabel="minutes of training, two cores", ylabel="Frechet distance", title=data
-        )
+    shown = {data: panel for data, panel in PANELS.items() if any(r["preset"] in panel[2] for r in rows)}
+    figure = Figure((0.8 + 5 * len(shown), 4), dpi=150, layout="constrained")
+    many = figure.subplots(1, len(shown), squeeze=False)[0]
+    for axes, (data, (goals, _, presets)) in zip(many, shown.items(), strict=True):
+        axes.set(xscale="log", yscale="log", xlabel="minutes of training, two cores", ylabel="Frechet distance")
+        axes.set_title(data)
         default = goals[0].split("-")[0]
         ends = [[(r["seconds"], r["frechet"]) for r in flagship if r["goal"] == goal] for goal in goals]
         for own in ends:
