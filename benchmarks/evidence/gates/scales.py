@@ -75,9 +75,8 @@ def progressive(lab: Lab) -> dict[str, Any]:
         level = model.level
         model.level = lambda clock: float(math.ceil(level(clock)))  # a new layer is there at once
 
-    images, checkpoints = 120_000, 12
     run = lab.train(
-        "progressive", "fashion-progan", images, checkpoints=checkpoints, sabotage=abrupt if lab.broken else None,
+        "progressive", "fashion-progan", 120_000, checkpoints=12, sabotage=abrupt if lab.broken else None,
         **GROWN,
     )  # fmt: skip
     distances, levels = [], []
@@ -90,7 +89,7 @@ def progressive(lab: Lab) -> dict[str, Any]:
     found["FCDs"] = " ".join(f"{distance:.1f}" for distance in distances)
     if not lab.broken:  # the net that has its full size from the start sees as many images as the time allows
         seconds = [row["seconds"] for row in run.stats][-1]
-        last = [row for row in run.stats if row["images"] > 0.7 * images]
+        last = [row for row in run.stats if row["images"] > 0.7 * run.images_seen]
         speed = float(np.mean([row["images_per_second"] for row in last]))
         fixed = lab.train("progressive-fixed", "fashion-progan", int(seconds * speed), phase_images=1, **GROWN)
         found |= {"s_fixed": lab.read(fixed, FASHION).s, "images_fixed": int(seconds * speed)}
