@@ -47,11 +47,11 @@ COLOURS = ("#d1603d", "#8a8a8a", "#5f9e6e")
 def measure(preset: str, seed: int, runs: Path) -> dict[str, Any]:
     """Train a tutorial's preset for its time, or go on with it, and score its checkpoints."""
     data, budget = PRESETS[preset]
-    every = max(1, round(seconds(budget) / POINTS / bench(preset, seconds=5).ms_per_step * 1000))
-    watched: dict[str, Any] = {"check_share": 0.0, "grids": 4, "keep": 2 * POINTS, "checkpoint_every": every}
     folder = runs / preset / f"seed{seed}"
-    if RunFolder(folder).exists:
-        watched = {}  # it goes on with its own
+    watched: dict[str, Any] = {}  # a run that goes on has its own
+    if not RunFolder(folder).exists:
+        every = max(1, round(seconds(budget) / POINTS / bench(preset, seconds=5).ms_per_step * 1000))
+        watched = {"check_share": 0.0, "grids": 4, "keep": 2 * POINTS, "checkpoint_every": every}
     run = elegan.train(preset, out=folder, seed=seed, budget=budget, **watched)
     engine = Engine(torch.device("cpu"), "fp32")
     points = []

@@ -221,7 +221,7 @@ class Model(Family):
         return self.G_ema.eval()(z, labels)
 
 
-# A third of the arithmetic a picture, so that a minute holds three times as many; narrow layers bear larger steps too.
+# A third of width 64's time for a picture, so that a minute holds three times as many; and rates that this width bears.
 NARROW: dict[str, Any] = {
     "G_pixels": "blocks", "G_width": 32, "G_widest": 128, "D_width": 32, "D_widest": 128,
     "G_lr": 1.6e-3, "D_lr": 3.2e-3, "lr_hold": 0.7,
@@ -245,7 +245,7 @@ PRESETS = {
         "The default recipe on handwritten digits.",
     ),
     "garments": Preset(
-        # a quick D, a slow G, single pixels: as at 28x28, every class becomes one picture with a grid on it
+        # D quick, G slow, single pixels: with 28x28's rates and blocks each class became one picture under dots
         Config(**(NARROW | {"batch": 32, "G_pixels": "single", "G_lr": 3e-4, "D_lr": 1.2e-3})), "garments", 10 * 60_000,
         "The default recipe on drawn garments, 64x64 in colour.",
         {"size": 64, "channels": 3},
