@@ -688,6 +688,37 @@ def test_g_draws_blocks_of_pixels_at_any_size_for_less_work(channels, height, wi
     assert work["blocks"] < 0.75 * work["single"] or min(height, width) < 10  # too small to be doubled: nothing to save
 
 
+@pytest.mark.parametrize("classes", [0, 3])
+def test_z_scales_and_shifts_what_gs_layers_make(classes):
+    spec = ImageSpec(3, 16, 12, classes)
+    labels = torch.tensor([0, 2]) if classes else None
+    plain, modulated = (make(sngan, spec, self_modulation=on) for on in (False, True))
+    modulated.G.load_state_dict(plain.G.state_dict(), strict=False)
+    z = torch.randn(2, 16)
+    assert torch.equal(plain.G(z, labels), modulated.G(z, labels))  # starts as if it were not there
+    norm = modulated.G.norms[-1]
+    width = len(norm.norm.running_mean)
+    with torch.no_grad():  # the first number of z: + its value to the scale; the second: to the shift
+        norm.modulate.weight[:width, 0], norm.modulate.weight[width:, 1] = 1.0, 1.0
+    x = torch.randn(2, width, 4, 4)
+    expected = norm.norm(x) * (1 + z[:, 0, None, None, None]) + z[:, 1, None, None, None]
+    torch.testing.assert_close(norm(x, labels, z), expected)
+
+
+def test_the_deviation_that_d_sees_is_of_reals_or_of_fakes_alone():
+    model = make(sngan, batch=6, group=4, self_modulation=True)
+    (std,) = (m for m in model.D.modules() if isinstance(m, MinibatchStd))
+    with torch.no_grad():  # every fake is the same
+        for p in model.G.parameters():
+            p.zero_()
+    channels: list[Tensor] = []
+    std.register_forward_hook(lambda _, __, out: channels.append(out[:, -1].mean((1, 2))))
+    step(model)
+    of_real, of_fake, _ = channels
+    assert of_real.min() > 10 * of_fake.max()
+    assert len(of_real) == len(of_fake) == 6
+
+
 # GAN --------------------------------------------------------------------------------------------------------------
 
 

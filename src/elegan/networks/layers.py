@@ -327,23 +327,37 @@ def spectral_norm(layer: nn.Module) -> nn.Module:
 
 
 class ConditionalBatchNorm(nn.Module):
-    """Batch norm whose scale and shift are learnt per class (de Vries+ 2017); plain with `classes` = 0."""
+    """Batch norm whose scale and shift are learnt per class (de Vries+ 2017); plain with `classes` = 0.
 
-    def __init__(self, channels: int, classes: int) -> None:
+    With `noise` > 0 a linear layer, which starts at zero, adds to both what a vector z (N, noise) says (Chen+ 2019,
+    "On Self Modulation for Generative Adversarial Networks").
+    """
+
+    def __init__(self, channels: int, classes: int, noise: int = 0) -> None:
         super().__init__()
-        self.norm = nn.BatchNorm2d(channels, affine=not classes)
+        self.norm = nn.BatchNorm2d(channels, affine=not classes and not noise)
         if classes:
             self.scale = nn.Embedding(classes, channels)
             self.shift = nn.Embedding(classes, channels)
             nn.init.ones_(self.scale.weight)
             nn.init.zeros_(self.shift.weight)
+        self.modulate = nn.Linear(noise, 2 * channels, bias=not classes) if noise else None
+        if self.modulate is not None:
+            nn.init.zeros_(self.modulate.weight)
+            if not classes:  # what the classes' scale and shift are at first: 1 and 0
+                self.modulate.bias.data = torch.cat([torch.ones(channels), torch.zeros(channels)])
 
-    def forward(self, x: Tensor, labels: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, labels: Tensor | None, z: Tensor | None = None) -> Tensor:
         x = self.norm(x)
-        if labels is None:
+        affine = []  # (N, 2 channels): scale, shift
+        if labels is not None:
+            affine.append(torch.cat([self.scale(labels), self.shift(labels)], 1))
+        if self.modulate is not None:
+            assert z is not None
+            affine.append(self.modulate(z).float())
+        if not affine:
             return x
-        scale = self.scale(labels).to(x.dtype)[:, :, None, None]
-        shift = self.shift(labels).to(x.dtype)[:, :, None, None]
+        scale, shift = torch.stack(affine).sum(0).to(x.dtype)[:, :, None, None].chunk(2, 1)
         return torch.addcmul(shift, x, scale)
 
 
