@@ -11,7 +11,7 @@ import torch
 from scipy import stats
 from torch import nn
 
-from elegan.adversarial.objectives import OBJECTIVES, share_above
+from elegan.adversarial.objectives import OBJECTIVES, PAIRED_OBJECTIVES, paired, right, share_above
 from elegan.adversarial.stabilizers import (
     clip_weights,
     cosine_ramp,
@@ -45,6 +45,25 @@ def test_saturating_and_not_at_a_sure_discriminator():
     (nonsaturating,) = gradient(OBJECTIVES["nonsaturating"].G, where)
     assert minimax == pytest.approx(-1e-3, rel=1e-4)
     assert nonsaturating == pytest.approx(-0.999, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", [*OBJECTIVES, "relativistic"])
+def test_every_objective_has_the_form_of_a_paired_one(name: str) -> None:
+    real, fake = torch.tensor([2.0, -0.3, 0.4]), torch.tensor([1.0, 0.7, -3.0])
+    game = paired(name)
+    if name in OBJECTIVES:
+        plain = OBJECTIVES[name]
+        expected = plain.D_real(real, torch.ones(3)) + plain.D_fake(fake, torch.zeros(3)), plain.G(fake)
+    else:
+        expected = PAIRED_OBJECTIVES[name].D(real, fake), PAIRED_OBJECTIVES[name].G(real, fake)
+    torch.testing.assert_close((game.D(real, fake), game.G(real, fake)), expected)
+
+
+def test_right_is_of_both_sides_or_of_pairs() -> None:
+    real, fake = torch.tensor([2.0, 0.3, 0.4, 0.6]), torch.tensor([1.0, 0.7, -3.0, 0.2])
+    assert {k: v.item() for k, v in right("hinge", real, fake).items()} == {"D_real": 1.0, "D_fake": 0.25}
+    assert {k: v.item() for k, v in right("least-squares", real, fake).items()} == {"D_real": 0.5, "D_fake": 0.5}
+    assert {k: v.item() for k, v in right("relativistic", real, fake).items()} == {"pairs": 0.75}
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)

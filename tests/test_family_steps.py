@@ -719,6 +719,18 @@ def test_the_deviation_that_d_sees_is_of_reals_or_of_fakes_alone():
     assert len(of_real) == len(of_fake) == 6
 
 
+def test_g_is_compared_with_the_real_pictures_as_d_judged_them_in_its_own_step():
+    model = make(sngan, batch=6, objective="relativistic", group=2)
+    judged: list[Tensor] = []
+    model.D.register_forward_hook(lambda _, __, logits: judged.append(logits.detach().clone()))
+    out = step(model)
+    real, fake, new = judged
+    game = PAIRED_OBJECTIVES["relativistic"]
+    torch.testing.assert_close(out["D_loss"], game.D(real, fake))
+    torch.testing.assert_close(out["G_loss"], game.G(real, new))
+    assert set(out) == {"D_loss", "G_loss", "pairs"}
+
+
 # GAN --------------------------------------------------------------------------------------------------------------
 
 

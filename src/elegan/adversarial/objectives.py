@@ -185,6 +185,27 @@ OBJECTIVES = {
 }
 
 
+def paired(name: str) -> PairedObjective:
+    """Any objective by its name in the form of a paired one. A plain one's targets are 1 and 0."""
+    if name not in OBJECTIVES:
+        return PAIRED_OBJECTIVES[name]
+    plain = OBJECTIVES[name]
+
+    def D(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+        ones, zeros = torch.ones_like(real_logits), torch.zeros_like(fake_logits)
+        return plain.D_real(real_logits, ones) + plain.D_fake(fake_logits, zeros)
+
+    return PairedObjective(D, lambda _, fake_logits: plain.G(fake_logits))
+
+
+def right(name: str, real_logits: Tensor, fake_logits: Tensor) -> dict[str, Tensor]:
+    """How often D is right, from 0 to 1: of either side, or, where the objective compares them, of pairs."""
+    if name not in OBJECTIVES:
+        return {"pairs": share_above(real_logits - fake_logits, 0.0)}
+    threshold = OBJECTIVES[name].threshold
+    return {"D_real": share_above(real_logits, threshold), "D_fake": 1 - share_above(fake_logits, threshold)}
+
+
 def slope_ratio(objective: Objective, fake_logits: Tensor) -> Tensor:
     """dG_loss/dlogit over dD_loss/dlogit at fakes with target 0: (N,) float32, for `steep` objectives.
 

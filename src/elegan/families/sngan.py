@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from elegan.adversarial.augment import AUGMENTATIONS
-from elegan.adversarial.objectives import OBJECTIVES, share_above
+from elegan.adversarial.objectives import paired, right
 from elegan.adversarial.stabilizers import (
     ema_decay,
     frozen,
@@ -76,8 +76,9 @@ class Config(FamilyConfig):
     group: int = Field(0, ge=0)
     """Pictures in a group whose deviation D sees (minibatch standard deviation); 0: none."""
 
-    objective: Literal["hinge", "nonsaturating", "least-squares", "least-squares-chi2"] = "hinge"
-    """The game: which losses D and G minimise."""
+    objective: Literal["hinge", "nonsaturating", "least-squares", "least-squares-chi2", "relativistic"] = "hinge"
+    """The game: which losses D and G minimise. relativistic: D compares each real picture with a fake of its class,
+    which keeps more of the variety."""
     augment: Literal["none", "diffaugment"] = "none"
     """Disturb all that D sees, real and fake (DiffAugment: colours, shifts, holes): for a few thousand pictures or
     fewer."""
@@ -178,7 +179,7 @@ class Model(Family):
         self.G_adam = torch.optim.Adam(self.G.parameters(), config.G_lr, betas, fused=True)
         self.D_adam = torch.optim.Adam(self.D.parameters(), config.D_lr, betas, fused=True)
         self.parts.optimizers = {"G": self.G_adam, "D": self.D_adam}
-        self.objective, self.augment = OBJECTIVES[config.objective], AUGMENTATIONS[config.augment]
+        self.objective, self.augment = paired(config.objective), AUGMENTATIONS[config.augment]
 
     @property
     def conditional(self) -> bool:
@@ -206,14 +207,14 @@ class Model(Family):
         else:  # in one pass, which is quicker
             both = None if labels is None else torch.cat([labels, labels])
             real_logits, fake_logits = self.D(shown, both).chunk(2)
-        ones, zeros = torch.ones_like(real_logits), torch.zeros_like(fake_logits)
-        D_loss = self.objective.D_real(real_logits, ones) + self.objective.D_fake(fake_logits, zeros)
+        D_loss = self.objective.D(real_logits, fake_logits)
         minimize(D_loss, self.D_adam)
 
-        # (2) Generator, on new fakes: D has just learnt those above by heart, and G would lose variety on them
+        # (2) Generator, on new fakes: D has just learnt those above by heart, and G would lose variety on them. Where D
+        # compares, it is with the real pictures as D judged them above, which saves a pass.
         with frozen(self.D):
             fake = self.G(torch.randn(n, cfg.z_dim, device=real.device), labels)
-            G_loss = self.objective.G(self.D(self.augment(fake, 1.0), labels))
+            G_loss = self.objective.G(real_logits.detach(), self.D(self.augment(fake, 1.0), labels))
             minimize(G_loss, self.G_adam)
 
         # (3) Average
@@ -221,8 +222,7 @@ class Model(Family):
         return {
             "D_loss": D_loss.detach(),
             "G_loss": G_loss.detach(),
-            "D_real": share_above(real_logits, self.objective.threshold),
-            "D_fake": 1 - share_above(fake_logits, self.objective.threshold),
+            **right(cfg.objective, real_logits, fake_logits),
         }
 
     def logits(self, images: Tensor, labels: Tensor | None) -> Tensor:
@@ -261,7 +261,7 @@ PRESETS = {
         # one colour is hard to keep over a garment drawn from a map of noise, and easy where noise scales all of a map
         Config(**(NARROW | {
             "batch": 32, "G_pixels": "single", "G_width": 16, "self_modulation": True, "group": 4,
-            "G_lr": 1.2e-3, "D_lr": 2.4e-3,
+            "objective": "relativistic", "G_lr": 1.2e-3, "D_lr": 2.4e-3,
         })),
         "garments", 10 * 60_000, "The default recipe on drawn garments, 64x64 in colour.",
         {"size": 64, "channels": 3},
