@@ -85,7 +85,7 @@ def report(rows: list[dict[str, Any]]) -> str:
         "10,000 samples against the 10,000 test images, shipped classifier features. Frechet: lower is better (real",
         "training images: 0.02). Uneven: the largest deviation of a class's share from its fair one. Copies: in",
         "samples, and in real test images. Late: by how much the slowest seed overran its time, as a machine does that",
-        "becomes slower after a run was planned. Cores: that a run had; fewer than the two of this machine make it harder.",
+        "becomes slower after a run was planned. Cores: what a run had, of two.",
         "`python -m benchmarks.flagship GOAL ... --seeds 0 1 2`",
         "",
         "| goal | number | wanted | worst of the seeds | seeds | |",
@@ -104,8 +104,8 @@ def report(rows: list[dict[str, Any]]) -> str:
             lines.append(f"| {name} | {key} | {side} {wanted:g} | {worst:.3g} | {len(own)} | {verdict} |")
     lines += [
         "",
-        "| goal | seed | cores | images | seconds | Frechet | precision | recall | coverage | label acc. | uneven | copies | "
-        "doctor's findings in looks | looks' share of time |",
+        "| goal | seed | cores | images | seconds | Frechet | precision | recall | coverage | label acc. | uneven | "
+        "copies | doctor's findings in looks | looks' share of time |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for r in rows:
@@ -113,7 +113,8 @@ def report(rows: list[dict[str, Any]]) -> str:
         numbers = " | ".join(f"{r[k]:.3f}" for k in ("precision", "recall", "coverage", "label_accuracy", "uneven"))
         found = ", ".join(r["findings"]) or "none"
         lines.append(
-            f"| {r['goal']} | {r['seed']} | {cores} | {r['images']:,} | {r['seconds']:.0f} | {r['frechet']:.3f} | {numbers} | "
+            f"| {r['goal']} | {r['seed']} | {cores} | {r['images']:,} | {r['seconds']:.0f} | {r['frechet']:.3f} | "
+            f"{numbers} | "
             f"{r['copies']:.4f}, {r['copies_of_test_images']:.4f} | {found} in {r['looks']} "
             f"| {r['looks_share']:.1%} |"
         )
