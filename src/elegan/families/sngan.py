@@ -6,8 +6,9 @@ its features with a class embedding, D(x, y) = y^T V phi(x) + psi(phi(x)). Witho
 
 Deviations, for quality per minute on a CPU: one D step per G step; D's first layer reads and G's last one draws
 2x2 blocks of pixels on half the picture's side, where layers with one channel run at a twentieth of the speed;
-learning rates fall to zero over the run; samples come from averaged weights. Two options are of other papers: z in
-all of G's batch norms (Chen+ 2019) and the deviation among pictures in D (Karras+ 2018).
+learning rates fall to zero over the run; samples come from averaged weights. Three options are of other papers: z
+in all of G's batch norms (Chen+ 2019), the deviation among pictures in D (Karras+ 2018), and relativistic pairs
+(Jolicoeur-Martineau 2019).
 """
 
 from __future__ import annotations
@@ -77,8 +78,8 @@ class Config(FamilyConfig):
     """Pictures in a group whose deviation D sees (minibatch standard deviation); 0: none."""
 
     objective: Literal["hinge", "nonsaturating", "least-squares", "least-squares-chi2", "relativistic"] = "hinge"
-    """The game: which losses D and G minimise. relativistic: D compares each real picture with a fake of its class,
-    which keeps more of the variety."""
+    """The game: which losses D and G minimise. relativistic: D compares each real picture with a fake (of its
+    class), which keeps more of the variety."""
     augment: Literal["none", "diffaugment"] = "none"
     """Disturb all that D sees, real and fake (DiffAugment: colours, shifts, holes): for a few thousand pictures or
     fewer."""
