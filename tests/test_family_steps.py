@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from elegan import families
-from elegan.adversarial.objectives import OBJECTIVES, PAIRED_OBJECTIVES
+from elegan.adversarial.objectives import OBJECTIVES, PAIRED_OBJECTIVES, paired
 from elegan.adversarial.stabilizers import clip_weights
 from elegan.bench import Flops
 from elegan.errors import UserError
@@ -413,7 +413,7 @@ def test_a_constant_added_to_d_changes_neither_relativistic_loss():
 
     torch.manual_seed(0)
     real, fake = torch.randn(50), torch.randn(50)
-    game, plain = PAIRED_OBJECTIVES["relativistic"], PAIRED_OBJECTIVES["nonsaturating"]
+    game, plain = PAIRED_OBJECTIVES["relativistic"], paired("nonsaturating")
     for c in (-30.0, 4.0):
         torch.testing.assert_close(game.D(real + c, fake + c), game.D(real, fake), atol=1e-5, rtol=1e-4)
         torch.testing.assert_close(game.G(real + c, fake + c), game.G(real, fake), atol=1e-5, rtol=1e-4)
@@ -435,7 +435,7 @@ def test_the_average_game_by_hand_and_that_a_constant_changes_nothing():
 
 def test_relativistic_losses_by_hand():
     """log(1 + exp(-difference)) over pairs: not over the difference to a batch's mean, and no log at a tie."""
-    from elegan.adversarial.objectives import PAIRED_OBJECTIVES, relativistic_D, relativistic_G
+    from elegan.adversarial.objectives import relativistic_D, relativistic_G
 
     real, fake = torch.tensor([2.0, 0.0]), torch.tensor([0.0, 2.0])
     value = torch.nn.functional.softplus(torch.tensor([-2.0, 2.0])).mean()
@@ -447,7 +447,7 @@ def test_relativistic_losses_by_hand():
         x = torch.tensor([far], requires_grad=True)
         (slope,) = torch.autograd.grad(relativistic_G(torch.zeros(1), x), x)
         assert slope.item() == pytest.approx(-1.0 if far < 0 else 0.0, abs=1e-6)
-    unpaired = PAIRED_OBJECTIVES["nonsaturating"]
+    unpaired = paired("nonsaturating")
     assert unpaired.D(torch.zeros(2), torch.zeros(2)).item() == pytest.approx(2 * 0.6931472)
     assert relativistic_D(real.bfloat16(), fake.bfloat16()).dtype == torch.float32
 

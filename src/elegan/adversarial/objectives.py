@@ -92,16 +92,6 @@ def relativistic_G(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
     return F.softplus(real_logits.float() - fake_logits.float()).mean()
 
 
-def unpaired_D(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    """The plain GAN's D loss in the form of a paired one: what pairing is compared with."""
-    return F.softplus(-real_logits.float()).mean() + F.softplus(fake_logits.float()).mean()
-
-
-def unpaired_G(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    """`nonsaturating_G` in the form of a paired loss: the real logits do not enter."""
-    return nonsaturating_G(fake_logits)
-
-
 def average_D(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
     """D's loss of the relativistic average GAN (Jolicoeur-Martineau 2019, RaGAN): each side against the other's mean.
 
@@ -126,7 +116,6 @@ class PairedObjective(NamedTuple):
 PAIRED_OBJECTIVES = {
     "relativistic": PairedObjective(relativistic_D, relativistic_G),
     "relativistic-average": PairedObjective(average_D, average_G),
-    "nonsaturating": PairedObjective(unpaired_D, unpaired_G),
 }
 
 

@@ -23,7 +23,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from elegan.adversarial.objectives import PAIRED_OBJECTIVES, share_above
+from elegan.adversarial.objectives import paired, share_above
 from elegan.adversarial.penalties import slope, zero_centred
 from elegan.adversarial.stabilizers import (
     cosine_ramp,
@@ -179,7 +179,7 @@ class Model(Family):
         self.G_adam = torch.optim.Adam(self.G.parameters(), config.lr[0], betas, fused=True)
         self.D_adam = torch.optim.Adam(self.D.parameters(), config.lr[0], betas, fused=True)
         self.parts.optimizers = {"G": self.G_adam, "D": self.D_adam}
-        self.objective = PAIRED_OBJECTIVES[config.objective]
+        self.objective = paired(config.objective)
 
     @property
     def conditional(self) -> bool:
