@@ -56,9 +56,9 @@ def test_folded_transposed_convolution_is_the_plain_one(kernel: int, size: tuple
 def test_resizing_after_the_convolution_is_resizing_before_it(
     how: Literal["nearest", "bilinear"], kernel: int, size: tuple[int, int]
 ) -> None:
-    fast = ResizeConv2d(6, 4, kernel, how)
+    fast = ResizeConv2d(16, 4, kernel, how)
     plain = nn.Sequential(*fast)  # the same two layers, one after the other
-    x = torch.randn(2, 6, *size)
+    x = torch.randn(2, 16, *size)
     weight = torch.randn_like(plain(x))
     for ours, theirs in zip(gradients(fast, x, weight), gradients(plain, x, weight), strict=True):
         assert ours.shape == theirs.shape
@@ -69,11 +69,11 @@ def test_resizing_after_the_convolution_is_resizing_before_it(
 @pytest.mark.parametrize("how", ["nearest", "bilinear"])
 @pytest.mark.parametrize("kernel", [3, 5])
 def test_resizing_layers_have_second_gradients(how: Literal["nearest", "bilinear"], kernel: int) -> None:
-    fast = ResizeConv2d(2, 2, kernel, how).double()
-    assert torch.autograd.gradgradcheck(fast, torch.randn(1, 2, 3, 4, dtype=torch.double, requires_grad=True))
+    fast = ResizeConv2d(6, 2, kernel, how).double()
+    assert torch.autograd.gradgradcheck(fast, torch.randn(1, 6, 2, 3, dtype=torch.double, requires_grad=True))
     with torch.inference_mode():
-        fast(torch.randn(1, 2, 6, 5, dtype=torch.double))
-    fast(torch.randn(1, 2, 6, 5, dtype=torch.double)).sum().backward()  # what was cached while drawing also learns
+        fast(torch.randn(1, 6, 3, 3, dtype=torch.double))
+    fast(torch.randn(1, 6, 3, 3, dtype=torch.double)).sum().backward()  # what was cached while drawing also learns
 
 
 @pytest.mark.parametrize("kernel", [3, 4, 5])
@@ -104,15 +104,16 @@ def test_strided_convolution_has_the_plain_gradients(kernel: int, size: tuple[in
         assert torch.autograd.gradgradcheck(fast.double(), slope)
 
 
+@pytest.mark.parametrize("inputs", [6, 2 * layers.THIN])  # the library's form, and ours
 @pytest.mark.parametrize("kernel", [3, 4, 5])
-def test_thin_convolution_is_the_plain_one(kernel: int) -> None:
-    fast = layers.conv(6, 3, kernel)
+def test_thin_convolution_is_the_plain_one(kernel: int, inputs: int) -> None:
+    fast = layers.conv(inputs, 2, kernel)
     assert isinstance(fast, layers.ThinConv2d)
-    plain = nn.Conv2d(6, 3, kernel)
+    plain = nn.Conv2d(inputs, 2, kernel)
     plain.load_state_dict(fast.state_dict())
     before, after = (kernel - 1) // 2, kernel // 2
     padded = nn.Sequential(nn.ZeroPad2d((before, after, before, after)), plain)
-    x = torch.randn(2, 6, 7, 9)
+    x = torch.randn(2, inputs, 7, 9)
     weight = torch.randn_like(padded(x))
     for ours, theirs in zip(gradients(fast, x, weight), gradients(padded, x, weight), strict=True):
         assert ours.shape == theirs.shape

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 FEW = 4  # channels up to which the library's convolutions are slow, and folding pays
+THIN = 24  # inputs for each output from which ThinConv2d's matrix product is the quicker form
 
 
 def conv(c_in: int, c_out: int, kernel: int, stride: int = 1, bias: bool = True, same: bool = True) -> nn.Module:
@@ -93,14 +94,15 @@ def fold(weight: Tensor, taps: list[list[int]]) -> Tensor:
 class ThinConv2d(nn.Conv2d):
     """A "same" convolution with stride 1 to one to four channels, such as the one that makes the picture.
 
-    The library's kernels idle on so few outputs. Here one matrix product makes every pixel's share in its
-    neighbours, (N, H, W, C_out * k * k), and small maps are added up, shifted: the same sums.
+    The library's kernels idle on so few outputs of many channels. Here one matrix product makes every pixel's share
+    in its neighbours, (N, H, W, C_out * k * k), and small maps are added up, shifted: the same sums. With fewer than
+    `THIN` inputs for each output these maps cost more than the library idles away.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         n, c, h, w = x.shape
         k, after = self.kernel_size[0], self.kernel_size[0] // 2
-        if x.device.type != "cpu":
+        if x.device.type != "cpu" or c < THIN * self.out_channels:
             if k % 2:
                 return super().forward(x)
             edge = (after - 1, after, after - 1, after)

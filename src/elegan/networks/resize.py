@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from elegan.networks.layers import conv, shuffle
 
-LARGEST = 64  # small sides up to which the matrices on each axis are worth it: their work grows with the side
+LARGEST = 32  # small sides up to which the matrices on each axis are worth it: their work grows with the side
 
 
 def resize_conv(c_in: int, c_out: int, kernel: int, stride: int, bias: bool = True) -> nn.Module:
@@ -57,7 +57,7 @@ class ResizeConv2d(nn.Sequential):
             return super().forward(x)
         if self.how == "nearest" and k == 5:
             return self.by_phase(x)
-        if max(h, w) > LARGEST:
+        if max(h, w) > LARGEST or c_in < 2 * max(h, w):  # few channels save few products
             return super().forward(x)
         taps = weight.permute(3, 2, 0, 1).reshape(k * k * c_out, c_in)  # rows (tap x, tap y, C_out)
         y = nn.functional.linear(x.permute(0, 2, 3, 1).reshape(-1, c_in), taps)
