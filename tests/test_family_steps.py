@@ -18,7 +18,7 @@ from elegan.bench import Flops
 from elegan.errors import UserError
 from elegan.families import acgan, gan, improved, infogan, r3gan, sngan, wgan
 from elegan.families.base import Batch, Clock, Family, ImageSpec
-from elegan.networks.minibatch import MinibatchDiscrimination, MinibatchStd
+from elegan.networks.minibatch import FeatureStd, MinibatchDiscrimination, MinibatchStd
 
 SPEC = ImageSpec(1, 16, 12, 3)
 
@@ -565,6 +565,25 @@ def test_the_deviation_by_hand_and_group_by_group():
     assert torch.isfinite(x.grad).all(), "copies have a finite gradient"
 
 
+def test_the_deviation_of_each_feature_is_among_pictures_of_one_class():
+    labels = torch.tensor([1, 0, 0, 1, 1, 0, 1, 0])
+    x = torch.zeros(8, 3, 2, 2)
+    x[:, 0] = labels[:, None, None]  # what tells the classes apart does not deviate within them
+    x[labels == 1, 1] = torch.tensor([1.0, 3.0, 1.0, 3.0])[:, None, None]  # the second class varies in this, by 1
+    x[labels == 0, 2, 0] = torch.tensor([4.0, 0.0, 4.0, 0.0])[:, None]  # the first in that, by 2 in half of its places
+    of_0, of_1 = torch.tensor([0.0, 0.0, 1.0]), torch.tensor([0.0, 1.0, 0.0])
+    expected = torch.stack([of_1 if label else of_0 for label in labels])
+    layer = FeatureStd(4)
+    torch.testing.assert_close(layer(x, labels), expected, atol=2e-4, rtol=0)
+    order = torch.randperm(8)
+    torch.testing.assert_close(layer(x[order], labels[order]), expected[order], atol=2e-4, rtol=0)
+    assert layer(x)[:, 0].min() > 0.2, "without labels a group has both classes"
+    for n in (1, 5, 6):  # sizes that the group does not divide
+        out = layer(x[:n], labels[:n])
+        assert out.shape == (n, 3)
+        assert torch.isfinite(out).all()
+
+
 def test_minibatch_discrimination_counts_the_copies():
     torch.manual_seed(0)
     layer = MinibatchDiscrimination(6, kernels=3, dims=5)
@@ -707,12 +726,12 @@ def test_z_scales_and_shifts_what_gs_layers_make(classes):
 
 def test_the_deviation_that_d_sees_is_of_reals_or_of_fakes_alone():
     model = make(sngan, batch=6, group=4, self_modulation=True)
-    (std,) = (m for m in model.D.modules() if isinstance(m, MinibatchStd))
+    std = model.D.deviation
     with torch.no_grad():  # every fake is the same
         for p in model.G.parameters():
             p.zero_()
     channels: list[Tensor] = []
-    std.register_forward_hook(lambda _, __, out: channels.append(out[:, -1].mean((1, 2))))
+    std.register_forward_hook(lambda _, __, out: channels.append(out.mean(1)))
     step(model)
     of_real, of_fake, _ = channels
     assert of_real.min() > 10 * of_fake.max()

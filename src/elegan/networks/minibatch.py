@@ -10,6 +10,18 @@ import torch
 from torch import Tensor, nn
 
 
+def fitting(group: int, n: int) -> int:
+    """The largest number of pictures, at most `group`, that divides a batch of `n`."""
+    return max(g for g in range(1, min(group, n) + 1) if n % g == 0)
+
+
+def deviation(x: Tensor, group: int) -> Tensor:
+    """(N, C, ...) -> (N / group, C, ...): the standard deviation over pictures i, i + N / group, ..."""
+    grouped = x.float().unflatten(0, (group, -1))  # (group, N / group, C, ...)
+    variance = (grouped - grouped.mean(0)).square().mean(0)  # what var(0) says, in a third of the time
+    return (variance + 1e-8).sqrt()
+
+
 class MinibatchStd(nn.Module):
     """(N, C, ...) -> (N, C + 1, ...): one more channel with the deviation among a group of pictures (Karras+ 2018).
 
@@ -22,13 +34,34 @@ class MinibatchStd(nn.Module):
         self.group = group
 
     def forward(self, x: Tensor) -> Tensor:
-        n = len(x)
-        group = max(g for g in range(1, min(self.group, n) + 1) if n % g == 0)
-        grouped = x.float().unflatten(0, (group, n // group))  # (group, N / group, C, ...)
-        variance = (grouped - grouped.mean(0)).square().mean(0)  # what var(0) says, in a third of the time
-        deviation = (variance + 1e-8).sqrt().flatten(1).mean(1)  # (N / group,)
-        channel = deviation.repeat(group).to(x.dtype).view(n, *[1] * (x.ndim - 1))
+        n, group = len(x), fitting(self.group, len(x))
+        mean = deviation(x, group).flatten(1).mean(1)  # (N / group,)
+        channel = mean.repeat(group).to(x.dtype).view(n, *[1] * (x.ndim - 1))
         return torch.cat([x, channel.expand(n, 1, *x.shape[2:])], 1)
+
+    def extra_repr(self) -> str:
+        return f"group={self.group}"
+
+
+class FeatureStd(nn.Module):
+    """maps (N, C, H, W) [, labels (N,)] -> (N, C): how much each feature deviates among a group of one class.
+
+    `MinibatchStd` sums up a group in one number, which says that variety is missing and not of what. Here every channel
+    has its own, its deviations averaged over places; and pictures are grouped by class, as far as they go round, since
+    classes differ in everything: T-shirts that are all plain are found out among T-shirts.
+    """
+
+    def __init__(self, group: int = 4) -> None:
+        super().__init__()
+        self.group = group
+
+    def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+        group = fitting(self.group, len(x))
+        if labels is None:
+            return deviation(x, group).flatten(2).mean(2).repeat(group, 1).to(x.dtype)
+        order = labels.argsort(stable=True).view(-1, group).t().flatten()  # a class's pictures N / group apart
+        own = deviation(x[order], group).flatten(2).mean(2)  # (N / group, C)
+        return own.repeat(group, 1)[order.argsort()].to(x.dtype)
 
     def extra_repr(self) -> str:
         return f"group={self.group}"
