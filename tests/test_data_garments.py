@@ -209,3 +209,24 @@ def test_data_never_needs_torch():
     code = "import sys, elegan.data; elegan.data.open_data('garments', limit=10); print('torch' in sys.modules)"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("split", ["train", "test", "validation"])
+def test_labels_can_be_ignored(split):
+    options = {"validation": 0.2} if split == "validation" else {}
+    named = open_data("garments", split, size=(16, 16), limit=40, **options)
+    plain = open_data("garments", split, size=(16, 16), limit=40, labels="none", **options)
+    assert named.labels is not None
+    assert plain.labels is None
+    assert plain.class_names == []
+    assert plain.classes == 0
+    assert np.array_equal(plain.images, named.images)
+    assert plain.fingerprint != named.fingerprint
+
+
+def test_training_ignores_labels_where_it_is_told_to(tmp_path):
+    import elegan
+
+    run = elegan.train("tiny", "garments", tmp_path / "run", steps=2, show=False, **{"data.labels": "ignore"})
+    assert not run.model.conditional
+    assert run.sample(2).labels is None

@@ -78,7 +78,7 @@ def open_data(
 
         _no_label_file(name, labels)
         drawn = garments_dataset(split, size=wanted, channels=channels, seed=seed, count=limit)
-        return without_validation(drawn, side, validation)
+        return without_validation(without_labels(drawn) if ignore_labels else drawn, side, validation)
     if name is not None:
         _no_label_file(name, labels)
         if name == "stacked-mnist":
@@ -103,8 +103,8 @@ def open_data(
 
             options = {"size": wanted, "channels": channels, "crop": crop, "background": background}
             data = open_folder(path, split, labels=labels, skip_broken=skip_broken, **options)  # type: ignore[arg-type]
-    if ignore_labels and data.labels is not None:
-        data = replace(data, labels=None, class_names=[], fingerprint="")
+    if ignore_labels:
+        data = without_labels(data)
     data = without_validation(data, side, validation)
     if limit is not None and limit < len(data):
         marks = None if data.labels is None else data.labels[:limit]
@@ -168,6 +168,11 @@ def _open_idx(folder: Path, split: str) -> Dataset:
         notes.append(f"{folder} has only the {only} files: a tenth, chosen by content, is held out as test")
     names = idx.CLASS_NAMES[known] if known else [str(i) for i in range(int(labels.max()) + 1)]
     return Dataset(known or folder.resolve().name, images[:, None], labels, list(names), split, notes=notes)
+
+
+def without_labels(data: Dataset) -> Dataset:
+    """The same pictures as if nobody had named their classes."""
+    return data if data.labels is None else replace(data, labels=None, class_names=[], fingerprint="")
 
 
 def without_validation(data: Dataset, side: str, share: float) -> Dataset:
