@@ -77,9 +77,8 @@ def open_data(
         from elegan.data.garments import garments_dataset
 
         _no_label_file(name, labels)
-        drawn = garments_dataset(split, size=wanted, channels=channels, seed=seed, count=limit)
-        return without_validation(without_labels(drawn) if ignore_labels else drawn, side, validation)
-    if name is not None:
+        data = garments_dataset(split, size=wanted, channels=channels, seed=seed, count=limit)
+    elif name is not None:
         _no_label_file(name, labels)
         if name == "stacked-mnist":
             from elegan.data.stacked import stacked_mnist

@@ -57,8 +57,8 @@ class FeatureStd(nn.Module):
 
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
         group = fitting(self.group, len(x))
-        if labels is None:
-            return deviation(x, group).flatten(2).mean(2).repeat(group, 1).to(x.dtype)
+        if labels is None:  # all are of one class
+            labels = torch.zeros(len(x), dtype=torch.long, device=x.device)
         order = labels.argsort(stable=True).view(-1, group).t().flatten()  # a class's pictures N / group apart
         own = deviation(x[order], group).flatten(2).mean(2)  # (N / group, C)
         return own.repeat(group, 1)[order.argsort()].to(x.dtype)
