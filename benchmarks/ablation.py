@@ -92,6 +92,18 @@ def table(rows: list[dict[str, Any]], names: list[str], heading: list[str]) -> s
     return "\n".join([*lines, ""])
 
 
+def report(content: dict[str, Any]) -> str:
+    """The page of what `benchmarks/results/ablation-PRESET.json` holds."""
+    heading = [
+        f"# `{content['preset']}`: each choice against its off-switch", "",
+        f"{content['protocol']}. Mean over seeds (best to worst). Frechet: lower is better; above 1 times the "
+        "recipe's, seed by seed, the recipe's choice helps.", "",
+        f"`python -m benchmarks.ablation --preset {content['preset']} --set ROW ...`: a row is called what it sets. "
+        f"{content['about']}.",
+    ]  # fmt: skip
+    return table(content["rows"], list(dict.fromkeys(r["row"] for r in content["rows"])), heading)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", default="fashion")
@@ -128,13 +140,7 @@ def main() -> None:
             about = f"{datetime.date.today()}; {versions}; {torch.get_num_threads()} threads"
             content = {"preset": args.preset, "protocol": protocol, "about": about, "rows": rows}
             path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-            heading = [
-                f"# `{args.preset}`: each choice against its off-switch", "",
-                f"{protocol}. Mean over seeds (best to worst). Frechet: lower is better; above 1 times the recipe's, "
-                "seed by seed, the recipe's choice helps.", "", f"{about}.",
-            ]  # fmt: skip
-            names = list(dict.fromkeys(r["row"] for r in rows))
-            text = table(rows, names, heading)
+            text = report(content)
             path.with_suffix(".md").write_text(text, encoding="utf-8")
             print(text, flush=True)
 
