@@ -14,7 +14,7 @@ from benchmarks.evidence import __main__ as command
 from benchmarks.evidence import lab as lab_module
 from benchmarks.evidence import page
 from benchmarks.evidence.gate import Gate
-from benchmarks.evidence.gates import critics, labels, plain, small, techniques
+from benchmarks.evidence.gates import critics, drawn, labels, plain, small, techniques
 from benchmarks.evidence.lab import Lab
 from benchmarks.evidence.table import GATES
 
@@ -151,6 +151,8 @@ def test_measures_on_what_is_known():
         bar[y, 4 + y // 2] = 255
     assert labels.shape_of(bar)[0] == pytest.approx(0.5, abs=0.02)
     assert labels.shape_of(np.eye(28, dtype=np.uint8) * 255)[0] == pytest.approx(1, abs=0.01)
+    left, right = drawn.halves(torch.cat([bars := torch.rand(2, 1, 4, 3), bars.flip(3)], 3))
+    assert torch.equal(left, right)
     points = critics.points(5_000)
     assert len(torch.unique(points.round(), dim=0)) == 25
     assert ((points - points.round()).norm(dim=1) < 0.2).float().mean() > 0.99
@@ -172,6 +174,8 @@ def test_every_gate_runs_through(broken, tmp_path, monkeypatch):
     monkeypatch.setattr(critics, "STEPS", 5)
     monkeypatch.setattr(techniques, "STEPS", 5)
     monkeypatch.setattr(small, "DETECTOR", 640)
+    monkeypatch.setattr(drawn, "READER_STEPS", 5)
+    monkeypatch.setattr(critics, "PUBLISHED", 400)
     train = Lab.train
     monkeypatch.setattr(
         Lab,

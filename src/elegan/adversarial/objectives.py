@@ -107,10 +107,20 @@ def average_G(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
 
 
 class PairedObjective(NamedTuple):
-    """Losses of a game that are functions of real and fake logits (N,) together."""
+    """Losses of a game that are functions of real and fake logits (N,) together.
+
+    `threshold` is the logit above which D calls a picture real; None where it compares pictures and calls none so.
+    """
 
     D: Callable[[Tensor, Tensor], Tensor]
     G: Callable[[Tensor, Tensor], Tensor]
+    threshold: float | None = None
+
+    def right(self, real_logits: Tensor, fake_logits: Tensor) -> dict[str, Tensor]:
+        """How often D is right, from 0 to 1: of either side, or, where it compares them, of pairs."""
+        if self.threshold is None:
+            return {"pairs": share_above(real_logits - fake_logits, 0.0)}
+        return sides_right(real_logits, fake_logits, self.threshold)
 
 
 PAIRED_OBJECTIVES = {
@@ -163,6 +173,10 @@ class Objective(NamedTuple):
     has_targets: bool
     steep: bool
 
+    def right(self, real_logits: Tensor, fake_logits: Tensor) -> dict[str, Tensor]:
+        """How often D is right about either side, from 0 to 1."""
+        return sides_right(real_logits, fake_logits, self.threshold)
+
 
 OBJECTIVES = {
     "minimax": Objective(cross_entropy_D, cross_entropy_D, minimax_G, 0.0, True, True),
@@ -184,15 +198,7 @@ def paired(name: str) -> PairedObjective:
         ones, zeros = torch.ones_like(real_logits), torch.zeros_like(fake_logits)
         return plain.D_real(real_logits, ones) + plain.D_fake(fake_logits, zeros)
 
-    return PairedObjective(D, lambda _, fake_logits: plain.G(fake_logits))
-
-
-def right(name: str, real_logits: Tensor, fake_logits: Tensor) -> dict[str, Tensor]:
-    """How often D is right, from 0 to 1: of either side, or, where the objective compares them, of pairs."""
-    if name not in OBJECTIVES:
-        return {"pairs": share_above(real_logits - fake_logits, 0.0)}
-    threshold = OBJECTIVES[name].threshold
-    return {"D_real": share_above(real_logits, threshold), "D_fake": 1 - share_above(fake_logits, threshold)}
+    return PairedObjective(D, lambda _, fake_logits: plain.G(fake_logits), plain.threshold)
 
 
 def slope_ratio(objective: Objective, fake_logits: Tensor) -> Tensor:
@@ -204,6 +210,11 @@ def slope_ratio(objective: Objective, fake_logits: Tensor) -> Tensor:
     (of_G,) = torch.autograd.grad(objective.G(logits), logits)
     (of_D,) = torch.autograd.grad(objective.D_fake(logits, torch.zeros_like(logits)), logits)
     return of_G / of_D
+
+
+def sides_right(real_logits: Tensor, fake_logits: Tensor, threshold: float) -> dict[str, Tensor]:
+    """The shares of real and of fake pictures, from 0 to 1, that D judges rightly: above `threshold` it says real."""
+    return {"D_real": share_above(real_logits, threshold), "D_fake": 1 - share_above(fake_logits, threshold)}
 
 
 def share_above(logits: Tensor, threshold: float) -> Tensor:

@@ -20,7 +20,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from elegan.adversarial.objectives import OBJECTIVES, class_loss, share_above
+from elegan.adversarial.objectives import OBJECTIVES, class_loss
 from elegan.adversarial.stabilizers import (
     ema_decay,
     frozen,
@@ -173,8 +173,7 @@ class Model(Family):
         return {
             "D_loss": D_loss.detach(),
             "G_loss": G_loss.detach(),
-            "D_real": share_above(real_logits, self.objective.threshold),
-            "D_fake": 1 - share_above(fake_logits, self.objective.threshold),
+            **self.objective.right(real_logits, fake_logits),
             "D_class": D_class_loss.detach(),
             "G_class": G_class_loss.detach(),
         }

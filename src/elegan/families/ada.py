@@ -22,7 +22,7 @@ from pydantic import Field
 from torch import Tensor
 
 from elegan.adversarial.augment import AUGMENTATIONS, adapted
-from elegan.adversarial.objectives import OBJECTIVES, share_above
+from elegan.adversarial.objectives import OBJECTIVES
 from elegan.adversarial.penalties import r1
 from elegan.adversarial.stabilizers import (
     ema_decay,
@@ -154,8 +154,7 @@ class Model(Family):
         return {
             "D_loss": D_loss.detach(),
             "G_loss": G_loss.detach(),
-            "D_real": share_above(real_logits, self.objective.threshold),
-            "D_fake": 1 - share_above(fake_logits, self.objective.threshold),
+            **self.objective.right(real_logits, fake_logits),
             "sign": torch.sign(real_logits.detach().float()).mean(),
             "p": self.parts.values["p"].clone(),
         }

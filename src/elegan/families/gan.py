@@ -20,7 +20,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from elegan.adversarial.objectives import OBJECTIVES, share_above, slope_ratio
+from elegan.adversarial.objectives import OBJECTIVES, slope_ratio
 from elegan.adversarial.stabilizers import (
     clip_weights,
     ema_decay,
@@ -224,7 +224,7 @@ class Model(Family):
             minimize(loss, self.D_adam)
         if self.config.weight_clip:
             clip_weights(self.D.parameters(), self.config.weight_clip)
-        return {"D_loss": loss.detach()} | self.accuracy(real_logits, fake_logits)
+        return {"D_loss": loss.detach()} | self.objective.right(real_logits, fake_logits)
 
     def learn_G(self, n: int, labels: Tensor | None) -> dict[str, Tensor]:
         """G's update: its gradient flows through D, whose weights stay."""
@@ -265,7 +265,7 @@ class Model(Family):
         fake.backward(fake_grad.to(fake.dtype))
         self.G_adam.step()
         logs = {"D_loss": D_loss.detach(), "G_loss": G_loss.detach()}
-        return logs | self.accuracy(real_logits, fake_logits)
+        return logs | self.objective.right(real_logits, fake_logits)
 
     def generate(self, n: int, labels: Tensor | None) -> Tensor:
         """`n` fakes (n, C, H, W) from new noise."""
@@ -293,14 +293,6 @@ class Model(Family):
         """D's loss on fakes, with targets as soft as the settings say."""
         target = soft_targets(logits, 0.0, noise=self.config.label_noise, flip=self.config.label_flip)
         return self.objective.D_fake(logits, target)
-
-    def accuracy(self, real_logits: Tensor, fake_logits: Tensor) -> dict[str, Tensor]:
-        """The share of real and of fake pictures that D judged rightly."""
-        threshold = self.objective.threshold
-        return {
-            "D_real": share_above(real_logits, threshold),
-            "D_fake": 1 - share_above(fake_logits, threshold),
-        }
 
     def logits(self, images: Tensor, labels: Tensor | None) -> Tensor:
         with judging(self.D):

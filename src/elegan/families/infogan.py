@@ -24,7 +24,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from elegan.adversarial.objectives import OBJECTIVES, category_information, codes_information, share_above
+from elegan.adversarial.objectives import OBJECTIVES, category_information, codes_information
 from elegan.adversarial.stabilizers import ema_decay, frozen, learning_rate, set_learning_rate, update_ema
 from elegan.families.base import Batch, Card, Clock, Family, FamilyConfig, ImageSpec, Preset, judging, minimize
 from elegan.networks.conv import ConvFeatures, ConvGenerator
@@ -159,8 +159,7 @@ class Model(Family):
         return {
             "D_loss": D_loss.detach(),
             "G_loss": G_loss.detach(),
-            "D_real": share_above(real_logits, self.objective.threshold),
-            "D_fake": 1 - share_above(fake_logits, self.objective.threshold),
+            **self.objective.right(real_logits, fake_logits),
             "I_category": of_category.detach(),
             "I_numbers": of_numbers.detach(),
         }

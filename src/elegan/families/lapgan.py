@@ -21,7 +21,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from elegan.adversarial.objectives import OBJECTIVES, share_above
+from elegan.adversarial.objectives import OBJECTIVES
 from elegan.adversarial.stabilizers import (
     ema_decay,
     frozen,
@@ -238,8 +238,7 @@ class Model(Family):
         return {
             "D_loss": D_loss.detach(),
             "G_loss": G_loss.detach(),
-            "D_real": share_above(real_logits, self.objective.threshold),
-            "D_fake": 1 - share_above(fake_logits, self.objective.threshold),
+            **self.objective.right(real_logits, fake_logits),
         }
 
     def details(self, G: nn.ModuleList, z: Sequence[Tensor], lows: Sequence[Tensor], y: Tensor | None) -> list[Tensor]:

@@ -23,7 +23,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from elegan.adversarial.objectives import paired, share_above
+from elegan.adversarial.objectives import paired
 from elegan.adversarial.penalties import slope, zero_centred
 from elegan.adversarial.stabilizers import (
     cosine_ramp,
@@ -220,7 +220,7 @@ class Model(Family):
         return {
             "D_loss": D_loss.detach(),
             "G_loss": G_loss.detach(),
-            "pairs": share_above(real_logits - fake_logits, 0.0),
+            **self.objective.right(real_logits, fake_logits),
             "penalty": penalty.detach(),
         }
 

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from elegan.adversarial.augment import AUGMENTATIONS
-from elegan.adversarial.objectives import paired, right
+from elegan.adversarial.objectives import paired
 from elegan.adversarial.stabilizers import (
     ema_decay,
     frozen,
@@ -225,7 +225,7 @@ class Model(Family):
         return {
             "D_loss": D_loss.detach(),
             "G_loss": G_loss.detach(),
-            **right(cfg.objective, real_logits, fake_logits),
+            **self.objective.right(real_logits, fake_logits),
         }
 
     def logits(self, images: Tensor, labels: Tensor | None) -> Tensor:

@@ -24,7 +24,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from elegan.adversarial.objectives import OBJECTIVES, share_above
+from elegan.adversarial.objectives import OBJECTIVES
 from elegan.adversarial.penalties import path_lengths, slope, zero_centred
 from elegan.adversarial.stabilizers import ema_decay, frozen, update_ema
 from elegan.families.base import Batch, Card, Clock, Family, FamilyConfig, ImageSpec, Preset, judging, minimize
@@ -289,8 +289,7 @@ class Model(Family):
         return {
             "D_loss": D_loss.detach(),
             "G_loss": G_loss.detach(),
-            "D_real": share_above(real_logits, self.objective.threshold),
-            "D_fake": 1 - share_above(fake_logits, self.objective.threshold),
+            **self.objective.right(real_logits, fake_logits),
             "path_length": self.parts.values["path_length"],
         }
 

@@ -21,7 +21,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from elegan.adversarial.objectives import OBJECTIVES, share_above
+from elegan.adversarial.objectives import OBJECTIVES
 from elegan.adversarial.penalties import PENALTIES
 from elegan.adversarial.stabilizers import (
     clip_weights,
@@ -172,8 +172,7 @@ class Model(Family):
         """The share of real and fake that D judged rightly; none for a critic, whose logits have no zero."""
         if self.config.objective == "wasserstein":
             return {}
-        threshold = self.objective.threshold
-        return {"D_real": share_above(real_logits, threshold), "D_fake": 1 - share_above(fake_logits, threshold)}
+        return self.objective.right(real_logits, fake_logits)
 
     def logits(self, images: Tensor, labels: Tensor | None) -> Tensor:
         with judging(self.D):
