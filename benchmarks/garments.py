@@ -34,16 +34,16 @@ STEPS, BATCH = 700, 64
 
 
 class Reader(nn.Module):
-    """(N, 3, 64, 64) in [-1, 1] -> logits of every attribute with choices, and the sleeve length (N,)."""
+    """(N, 3, side, side) in [-1, 1] -> logits of every attribute with choices, and the sleeve length (N,)."""
 
-    def __init__(self) -> None:
+    def __init__(self, side: int = 64) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         for a, b in ((3, 24), (24, 48), (48, 96), (96, 96)):
             layers += [nn.Conv2d(a, b, 3, 2, 1, bias=False), nn.BatchNorm2d(b), nn.ReLU()]
-        self.body = nn.Sequential(*layers, nn.Flatten())  # (N, 96 * 4 * 4)
-        self.heads = nn.ModuleDict({name: nn.Linear(96 * 16, count) for name, count in CHOICES.items()})
-        self.sleeve = nn.Linear(96 * 16, 1)
+        self.body, features = nn.Sequential(*layers, nn.Flatten()), 96 * (side // 16) ** 2
+        self.heads = nn.ModuleDict({name: nn.Linear(features, count) for name, count in CHOICES.items()})
+        self.sleeve = nn.Linear(features, 1)
 
     def forward(self, images: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         x = self.body(images.contiguous(memory_format=torch.channels_last))
@@ -58,7 +58,7 @@ def pictures(images: np.ndarray) -> Tensor:
 def learn(data: Dataset, seed: int = 0) -> Reader:
     """A reader trained on drawings and what is known of them."""
     torch.manual_seed(seed)
-    reader = Reader().to(memory_format=torch.channels_last)
+    reader = Reader(data.width).to(memory_format=torch.channels_last)
     adam = torch.optim.AdamW(reader.parameters(), 3e-3)
     rates = torch.optim.lr_scheduler.OneCycleLR(adam, 3e-3, STEPS)
     known = {name: torch.as_tensor(data.attributes[name]) for name in (*CHOICES, "sleeve_length")}

@@ -103,6 +103,12 @@ GATES = [
         "critics.r3gan_points", "neither R1 nor R2",
     ),
     Gate(
+        "r3gan-stacked", "r3gan", "Pairs with R1 and R2 find the thousand modes of stacked MNIST.",
+        "at least 950 of 1,000 modes, KL at most 0.3, and more modes than the plain game with R1 and R2",
+        lambda m: m["modes"] >= 950 and m["KL"] <= 0.3 and m["modes"] > m["modes_plain"],
+        "critics.r3gan_stacked", "neither R1 nor R2",
+    ),
+    Gate(
         "ada", "ada", "On 500 pictures p holds r_t at its target, helps, and does not leak into the samples.",
         "r_t 0.6 +- 0.1 in the second half, FCD at most 0.8 times that without, at most 2 % of samples look augmented",
         lambda m: abs(m["r_t"] - 0.6) <= 0.1 and m["FCD"] <= 0.8 * m["FCD_off"] and m["leaked"] <= 0.02,
@@ -138,10 +144,21 @@ GATES = [
         "styles.truncation", "z is not truncated",
     ),
     Gate(
+        "sagan-sleeves", "sagan", "Attention matches what lies far apart: both sleeves of a garment.",
+        "sleeves differ at most half as much as without attention",
+        lambda m: m["mismatch_attention"] <= 0.5 * m["mismatch_none"], "drawn.sleeves", control=True,
+    ),
+    Gate(
         "stylegan2-mixing", "stylegan2", "Without labels, coarse styles decide what garment is drawn.",
         "the class of the coarse picture comes out for at least 80 %, that of the fine one for less",
         lambda m: m["class_of_coarse"] >= 0.8 > m["class_of_fine"],
         "styles.mixing", "coarse and fine are exchanged",
+    ),
+    Gate(
+        "stylegan2-colours", "stylegan2", "Of drawn garments coarse styles decide the category, fine ones the colour.",
+        "the category of the coarse picture comes out for at least 80 %, the colour of the fine one for at least 80 %",
+        lambda m: m["category_of_coarse"] >= 0.8 and m["colour_of_fine"] >= 0.8,
+        "drawn.mixed_colours", "coarse and fine are exchanged",
     ),
     Gate(
         "stylegan2-path-length", "stylegan2", "The path length penalty makes pictures move evenly with their styles.",
