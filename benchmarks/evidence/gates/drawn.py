@@ -58,10 +58,11 @@ def sleeve_reader() -> nn.Module:
     return net.eval()
 
 
-@torch.no_grad()
 def mismatch(images: np.ndarray) -> float:
     """By how much both sleeves differ in length, on average: of uint8 (N, 1, 32, 32), garments with sleeves."""
-    left, right = (sleeve_reader()(half) for half in halves(garments.pictures(images)))
+    reader = sleeve_reader()  # which may have to learn first
+    with torch.no_grad():
+        left, right = (reader(half) for half in halves(garments.pictures(images)))
     return float((left - right).abs().mean())
 
 
