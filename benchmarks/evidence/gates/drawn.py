@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks import garments
+from benchmarks.evidence.gates.styles import mixtures
 from benchmarks.evidence.lab import Lab
 from elegan.data import open_data
 from elegan.data.dataset import Dataset
@@ -99,17 +100,8 @@ def mixed_colours(lab: Lab) -> dict[str, Any]:
     run = lab.train(
         "stylegan2-drawn", "garments-stylegan2", 120_000, shared=True, channels=3, use_labels=False, gamma=0.1, **NARROW
     )
-    model: Any = lab.model(run)
-    generator, n = torch.Generator().manual_seed(1), 2_000
-    with torch.inference_mode():
-        G = model.G_ema.eval()
-        w = G.mapping(torch.randn(2 * n, model.config.z_dim, generator=generator))
-        coarse, fine = (half[:, None].expand(-1, G.layers, -1) for half in w.chunk(2))
-        cut = torch.arange(G.layers)[:, None] < G.layers - 2  # the last size is fine, those before are coarse
-        mixed = torch.where(cut, fine, coarse) if lab.broken else torch.where(cut, coarse, fine)
-        drawn = [torch.cat([G(part, model.noise) for part in ws.split(100)]) for ws in (coarse, fine, mixed)]
     reader, right = attribute_reader()
-    one, other, both = (garments.read(reader, to_uint8(images).numpy()) for images in drawn)  # type: ignore[arg-type]
+    one, other, both = (garments.read(reader, to_uint8(images).numpy()) for images in mixtures(lab, run))  # type: ignore[arg-type]
     return {
         "category_of_coarse": float(np.mean(both["category"] == one["category"])),
         "colour_of_fine": float(np.mean(both["colour"] == other["colour"])),

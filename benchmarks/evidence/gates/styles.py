@@ -62,12 +62,8 @@ def truncation(lab: Lab) -> dict[str, Any]:
     }
 
 
-def mixing(lab: Lab) -> dict[str, Any]:
-    """Coarse styles of one picture with fine styles of another, without labels: whose class comes out?
-
-    Broken: the two are exchanged.
-    """
-    run = lab.train("stylegan2", "fashion-stylegan2", 120_000, shared=True, use_labels=False, **NARROW)
+def mixtures(lab: Lab, run: Any) -> list[Tensor]:
+    """Pictures of 2,000 coarse styles, of as many fine ones, and of both mixed, which `broken` exchanges."""
     model: Any = lab.model(run)
     generator, n = torch.Generator().manual_seed(1), 2_000
     with torch.inference_mode():
@@ -76,7 +72,16 @@ def mixing(lab: Lab) -> dict[str, Any]:
         coarse, fine = (half[:, None].expand(-1, G.layers, -1) for half in w.chunk(2))
         cut = torch.arange(G.layers)[:, None] < G.layers - 2  # the last size is fine, those before are coarse
         mixed = torch.where(cut, fine, coarse) if lab.broken else torch.where(cut, coarse, fine)
-        drawn = [torch.cat([G(part, model.noise) for part in ws.split(100)]) for ws in (coarse, fine, mixed)]
+        return [torch.cat([G(part, model.noise) for part in ws.split(100)]) for ws in (coarse, fine, mixed)]
+
+
+def mixing(lab: Lab) -> dict[str, Any]:
+    """Coarse styles of one picture with fine styles of another, without labels: whose class comes out?
+
+    Broken: the two are exchanged.
+    """
+    run = lab.train("stylegan2", "fashion-stylegan2", 120_000, shared=True, use_labels=False, **NARROW)
+    drawn = mixtures(lab, run)
     C = reader(FASHION)
     seen = [C.features(to_uint8(images).permute(0, 2, 3, 1).numpy()).probabilities for images in drawn]
     classes = [p.argmax(1) for p in seen if p is not None]
