@@ -32,7 +32,7 @@ def wgan(lab: Lab) -> dict[str, Any]:
 
     fault: dict[str, Any] = {"weight_clip": 1e6} if lab.broken else {}
     run = lab.train(
-        "wgan", "fashion-wgan-clip", 1_000_000, checkpoints=8, sabotage=once if lab.broken else None,
+        "wgan", "fashion-wgan-clip", 2_000_000, checkpoints=8, sabotage=once if lab.broken else None,
         batch=32, G_lr=5e-4, D_lr=5e-4, **NARROW, **fault,
     )  # fmt: skip
     rows, at, gaps, distances = run.stats, 0, [], []

@@ -36,18 +36,18 @@ def _told(lab: Lab, run: Any) -> dict[str, Any]:
     }
 
 
-NARROW = {"G_width": 32, "G_widest": 128, "D_width": 32, "D_widest": 128, "G_lr": 1e-3, "D_lr": 2e-3}
+NARROW = {"G_width": 32, "G_widest": 128, "D_width": 32, "D_widest": 128, "G_lr": 1.6e-3, "D_lr": 3.2e-3}
 
 
 def concat(lab: Lab) -> dict[str, Any]:
     return _told(
-        lab, lab.train("concat", "fashion-concat", 300_000, sabotage=shuffled if lab.broken else None, **NARROW)
+        lab, lab.train("concat", "fashion-concat", 450_000, sabotage=shuffled if lab.broken else None, **NARROW)
     )
 
 
 def projection(lab: Lab) -> dict[str, Any]:
     sabotage = shuffled if lab.broken else None
-    return _told(lab, lab.train("projection", "fashion-projection", 300_000, sabotage=sabotage, **NARROW))
+    return _told(lab, lab.train("projection", "fashion-projection", 450_000, sabotage=sabotage, **NARROW))
 
 
 def acgan(lab: Lab) -> dict[str, Any]:

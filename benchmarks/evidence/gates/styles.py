@@ -26,11 +26,11 @@ def truncation(lab: Lab) -> dict[str, Any]:
     run = lab.train(
         "biggan",
         "fashion-biggan",
-        160_000,
+        240_000,
         attention=16,
         shared=True,
-        G_lr=5e-4,
-        D_lr=5e-4,
+        G_lr=8e-4,
+        D_lr=8e-4,
         lr_schedule="linear",
         **NARROW,
     )
