@@ -10,6 +10,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from elegan import families
 from elegan.adversarial.objectives import OBJECTIVES, PAIRED_OBJECTIVES, paired
@@ -748,6 +749,32 @@ def test_g_is_compared_with_the_real_pictures_as_d_judged_them_in_its_own_step()
     torch.testing.assert_close(out["D_loss"], game.D(real, fake))
     torch.testing.assert_close(out["G_loss"], game.G(real, new))
     assert set(out) == {"D_loss", "G_loss", "pairs"}
+
+
+@pytest.mark.parametrize(("height", "width", "side"), [(16, 16, 8), (16, 22, 4), (6, 7, 8)])
+@pytest.mark.parametrize("classes", [0, 3])
+def test_the_second_d_sees_shrunk_pictures_and_learns_beside_the_first(height, width, side, classes):
+    model = make(sngan, ImageSpec(3, height, width, classes), batch=6, objective="relativistic", group=2, D_small=side)
+    labels = torch.tensor([0, 0, 1, 1, 2, 2]) if classes else None
+    images = torch.rand(6, 3, height, width)
+    noise = torch.randn_like(images)
+    unseen = noise - F.interpolate(F.adaptive_avg_pool2d(noise, model.D.small_size), (height, width))
+    if height % side == width % side == 0:  # then what the noise changes is gone in the small picture
+        with torch.no_grad():
+            changed = (model.D.eval()(images + unseen, labels) - model.D(images, labels)).abs()
+        first, second = changed.amax(0)
+        assert second < 1e-4
+        assert first > 1e-3
+    assert model.logits(images, labels).shape == (6,)
+    judged: list[Tensor] = []
+    model.D.register_forward_hook(lambda _, __, logits: judged.append(logits.detach().clone()))
+    small = [p.clone() for p in model.D.small.features.parameters()]
+    out = step(model)
+    real, fake, new = judged
+    game = PAIRED_OBJECTIVES["relativistic"]
+    torch.testing.assert_close(out["D_loss"], (game.D(real[:, 0], fake[:, 0]) + game.D(real[:, 1], fake[:, 1])) / 2)
+    torch.testing.assert_close(out["G_loss"], (game.G(real[:, 0], new[:, 0]) + game.G(real[:, 1], new[:, 1])) / 2)
+    assert all((a != b).any() for a, b in zip(small, model.D.small.features.parameters(), strict=True))
 
 
 # GAN --------------------------------------------------------------------------------------------------------------

@@ -26,9 +26,10 @@ GATES = [
     ),
     Gate(
         "dcgan", "dcgan", "A narrow DCGAN is near the data, has all classes and a smooth latent space.",
-        "s <= 0.7, every class at least 4 %, no jump on at least 90 % of paths between two z",
+        "s <= 0.7, every class at least 4 %, on 90 % of paths between two z no step in pixels exceeds 3 times the mean",
         lambda m: m["s"] <= 0.7 and m["smallest_share"] >= 0.04 and m["smooth_paths"] >= 0.9,
         "plain.dcgan", "G's loss with the wrong sign",
+        earlier="steps in C's features, not in pixels, which leap where C changes its mind: smooth on 86 % of paths",
     ),
     Gate(
         "upsampling-conv", "upsampling-conv",
@@ -56,6 +57,7 @@ GATES = [
         "C names the asked class for at least 90 %, or 3 points below real images, and diversity at least 0.7",
         lambda m: m["accuracy"] >= min(0.9, m["of_real"] - 0.03) and m["diversity"] >= 0.7,
         "labels.acgan", "D's class head never learns",
+        earlier="batches of 100 at rates of 6e-4, accuracy 0.874",
     ),
     Gate(
         "infogan", "infogan", "Without labels the ten categories become the ten digits, and a number becomes a handle.",

@@ -6,9 +6,10 @@ its features with a class embedding, D(x, y) = y^T V phi(x) + psi(phi(x)). Witho
 
 Deviations, for quality per minute on a CPU: one D step per G step; D's first layer reads and G's last one draws
 2x2 blocks of pixels on half the picture's side, where layers with one channel run at a twentieth of the speed;
-learning rates fall to zero over the run; samples come from averaged weights. Three options are of other papers: z
+learning rates fall to zero over the run; samples come from averaged weights. Four options are of other papers: z
 in all of G's batch norms (Chen+ 2019), the deviation among pictures in D (after Karras+ 2018, but for each feature
-and among pictures of one class), and relativistic pairs (Jolicoeur-Martineau 2019).
+and among pictures of one class), a second D for shrunk pictures (Wang+ 2018), and relativistic pairs
+(Jolicoeur-Martineau 2019).
 """
 
 from __future__ import annotations
@@ -76,6 +77,9 @@ class Config(FamilyConfig):
     """Negative slope of D's leaky ReLUs."""
     group: int = Field(0, ge=0)
     """Pictures of a class in a group, whose deviation D sees feature by feature; 0: none."""
+    D_small: int = Field(0, ge=0, multiple_of=2)
+    """Shorter side, in pixels, to which pictures are shrunk for a second D, which so sees colours and outlines alone;
+    0: there is none."""
 
     objective: Literal["hinge", "nonsaturating", "least-squares", "least-squares-chi2", "relativistic"] = "hinge"
     """The game: which losses D and G minimise. relativistic: D compares each real picture with a fake (of its
@@ -136,26 +140,19 @@ class Generator(nn.Module):
         return torch.tanh(self.out(x).float())
 
 
-class Discriminator(nn.Module):
-    """images (N, C, H, W) [, labels (N,)] -> logits (N,), float32."""
+class Judge(nn.Module):
+    """x (N, ...) [, labels (N,)] -> logits (N,), float32, of what `layers` make of x: maps (N, width, *size)."""
 
-    def __init__(self, cfg: Config, spec: ImageSpec) -> None:
+    def __init__(self, layers: list[nn.Module], width: int, size: tuple[int, int], cfg: Config, classes: int) -> None:
         super().__init__()
-        side_h, side_w = -(-spec.height // 2), -(-spec.width // 2)
-        layers = [spectral_norm(nn.Conv2d(4 * spec.channels, cfg.D_width, 3, padding=1)), nn.LeakyReLU(cfg.slope)]
-        width = cfg.D_width
-        while min(side_h, side_w) > 4:
-            wider = min(2 * width, cfg.D_widest)
-            layers += [spectral_norm(StridedConv2d(width, wider, 4, 2, 1)), nn.LeakyReLU(cfg.slope)]
-            side_h, side_w, width = side_h // 2, side_w // 2, wider
         self.features, self.flat = nn.Sequential(*layers), FromMap()
         self.deviation = FeatureStd(cfg.group) if cfg.group else None
-        features = width * side_h * side_w + (width if cfg.group else 0)
+        features = width * size[0] * size[1] + (width if cfg.group else 0)
         self.linear = spectral_norm(nn.Linear(features, 1))
-        self.embed = spectral_norm(nn.Embedding(spec.classes, features)) if spec.classes else None
+        self.embed = spectral_norm(nn.Embedding(classes, features)) if classes else None
 
-    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
-        maps = self.features(unshuffle(images))
+    def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+        maps = self.features(x)
         phi = self.flat(maps)  # phi(x): (N, features)
         if self.deviation is not None:
             phi = torch.cat([phi, self.deviation(maps, labels)], 1)
@@ -164,6 +161,39 @@ class Discriminator(nn.Module):
             assert labels is not None
             logits = logits + (phi.float() * self.embed(labels)).sum(1)  # Miyato & Koyama 2018, eq. 3
         return logits
+
+
+class Discriminator(Judge):
+    """images (N, C, H, W) [, labels (N,)] -> logits (N,), float32; with a second D for small pictures (N, 2)."""
+
+    def __init__(self, cfg: Config, spec: ImageSpec) -> None:
+        side_h, side_w = -(-spec.height // 2), -(-spec.width // 2)
+        layers = [spectral_norm(nn.Conv2d(4 * spec.channels, cfg.D_width, 3, padding=1)), nn.LeakyReLU(cfg.slope)]
+        width = cfg.D_width
+        while min(side_h, side_w) > 4:
+            wider = min(2 * width, cfg.D_widest)
+            layers += [spectral_norm(StridedConv2d(width, wider, 4, 2, 1)), nn.LeakyReLU(cfg.slope)]
+            side_h, side_w, width = side_h // 2, side_w // 2, wider
+        super().__init__(layers, width, (side_h, side_w), cfg, spec.classes)
+        shrink = min(1.0, cfg.D_small / min(spec.height, spec.width))
+        self.small_size = (round(spec.height * shrink), round(spec.width * shrink))
+        self.small = small_judge(cfg, spec.channels, self.small_size, spec.classes) if cfg.D_small else None
+
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        logits = super().forward(unshuffle(images), labels)
+        if self.small is None:
+            return logits
+        return torch.stack([logits, self.small(F.adaptive_avg_pool2d(images, self.small_size), labels)], 1)
+
+
+def small_judge(cfg: Config, channels: int, size: tuple[int, int], classes: int) -> Judge:
+    """The second D: small images (N, channels, *size) [, labels (N,)] -> logits (N,)."""
+    layers = [
+        spectral_norm(nn.Conv2d(channels, 32, 3, padding=1)), nn.LeakyReLU(cfg.slope),
+        spectral_norm(nn.Conv2d(32, 32, 3, padding=1)), nn.LeakyReLU(cfg.slope),
+        spectral_norm(StridedConv2d(32, 64, 4, 2, 1)), nn.LeakyReLU(cfg.slope),
+    ]  # fmt: skip
+    return Judge(layers, 64, (size[0] // 2, size[1] // 2), cfg, classes)
 
 
 class Model(Family):
@@ -230,7 +260,8 @@ class Model(Family):
 
     def logits(self, images: Tensor, labels: Tensor | None) -> Tensor:
         with judging(self.D):
-            return self.D(images, labels).float()
+            logits = self.D(images, labels)
+            return logits if self.D.small is None else logits[:, 0]
 
     def draw(self, n: int, labels: Tensor | None, generator: torch.Generator, truncation: float = 1.0) -> Tensor:
         z = truncated_normal((n, self.config.z_dim), truncation, generator).to(self.device)
@@ -262,9 +293,10 @@ PRESETS = {
     ),
     "garments": Preset(
         # One colour is hard to keep over a garment drawn from a map of noise, and easy where noise scales all of a map.
-        # A D that sees the deviation of every feature learns quickly: it has G's rate here, not twice that.
+        # A D that sees the deviation of every feature learns quickly: it has G's rate here, not twice that. It tells
+        # fakes by their details, which teaches G little about colours; a second D sees these alone.
         Config(**(NARROW | {
-            "batch": 32, "G_pixels": "single", "G_width": 16, "self_modulation": True, "group": 4,
+            "batch": 32, "G_pixels": "single", "G_width": 16, "self_modulation": True, "group": 4, "D_small": 8,
             "objective": "relativistic", "G_lr": 1.2e-3, "D_lr": 1.2e-3,
         })),
         "garments", 10 * 60_000, "The default recipe on drawn garments, 64x64 in colour.",
