@@ -59,19 +59,27 @@ def sleeve_reader() -> nn.Module:
     return net.eval()
 
 
-def mismatch(images: np.ndarray) -> float:
-    """By how much both sleeves differ in length, on average: of uint8 (N, 1, 32, 32), garments with sleeves."""
+def mismatch(images: np.ndarray, categories: np.ndarray) -> tuple[float, float]:
+    """By how much both sleeves differ in length, on average: of uint8 (N, 1, 32, 32), garments with sleeves.
+
+    And by how much those of two strangers of a category (N,) do, in which a G without variety has little, too.
+    """
     reader = sleeve_reader()  # which may have to learn first
     with torch.no_grad():
-        left, right = (reader(half) for half in halves(garments.pictures(images)))
-    return float((left - right).abs().mean())
+        left, right = (reader(half).numpy() for half in halves(garments.pictures(images)))
+    strangers = np.empty_like(right)
+    for category in np.unique(categories):
+        rows = np.flatnonzero(categories == category)
+        strangers[rows] = np.roll(right[rows], 1)
+    return float(np.abs(left - right).mean()), float(np.abs(left - strangers).mean())
 
 
 def sleeves(lab: Lab) -> dict[str, Any]:
     """SAGAN with attention and without, in grey: how far apart are both sleeves of a garment?"""
     test = drawings("test", 1)
     rows = np.isin(test.attributes["category"], list(SLEEVES))
-    found = {"of_real": mismatch(test.images[rows])}
+    real, strangers = mismatch(test.images[rows], test.attributes["category"][rows])
+    found = {"of_real": real, "strangers_of_real": strangers}
     asked = [c for c in SLEEVES for _ in range(400)]
     for name, attention in (("attention", 16), ("none", 0)):
         run = lab.train(
@@ -79,7 +87,8 @@ def sleeves(lab: Lab) -> dict[str, Any]:
             G_lr=4e-4, D_lr=8e-4, **NARROW,
         )  # fmt: skip
         drawn = run.sample(len(asked), labels=asked, seed=1).images
-        found[f"mismatch_{name}"] = mismatch(np.ascontiguousarray(drawn.transpose(0, 3, 1, 2)))
+        own, strangers = mismatch(np.ascontiguousarray(drawn.transpose(0, 3, 1, 2)), np.array(asked))
+        found |= {f"mismatch_{name}": own, f"strangers_{name}": strangers}
     return found
 
 
