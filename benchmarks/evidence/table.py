@@ -152,8 +152,10 @@ GATES = [
     ),
     Gate(
         "sagan-sleeves", "sagan", "Attention matches what lies far apart: both sleeves of a garment.",
-        "sleeves differ at most half as much as without attention",
-        lambda m: m["mismatch_attention"] <= 0.5 * m["mismatch_none"], "drawn.sleeves", control=True,
+        "sleeves differ, of as much as those of strangers do, at most half as much as without attention",
+        lambda m: m["mismatch_attention"] / m["strangers_attention"] <= 0.5 * m["mismatch_none"] / m["strangers_none"],
+        "drawn.sleeves", control=True,
+        earlier="not as a share of what strangers differ, which calls sleeves without variety a match: 0.076 for 0.057",
     ),
     Gate(
         "stylegan2-mixing", "stylegan2", "Without labels, coarse styles decide what garment is drawn.",
