@@ -137,7 +137,7 @@ def report(rows: list[dict[str, Any]], budget: str) -> str:
         "",
         f"The preset `garments` after {budget}. `python -m benchmarks.garments --budget {budget}`. Share of pictures",
         "that would have to change for the histogram to be that of real test pictures, read by the same reader; in",
-        "brackets, the same of real training pictures. Where it says one core, two seeds ran beside each other.",
+        "brackets, the same of real training pictures. Where it says one core, the other was busy.",
         "",
         "| seed | cores | images | seconds | colour | stripes | sleeve | category | as asked | Frechet | recall |",
         "|---|---|---|---|---|---|---|---|---|---|---|",

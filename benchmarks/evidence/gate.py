@@ -19,7 +19,7 @@ class Gate:
     holds: Callable[[dict[str, Any]], bool]  # ... and as a function of what was measured
     measure: str  # module in gates/ and function: "critics.wgan_gp"
     broken: str = ""  # the planted fault, in words; "" where there is none
-    earlier: str = ""  # settings that missed before, and what they gave: of seed 0
+    earlier: str = ""  # the settings or the measure that missed before, and what came out: of seed 0
     control: bool = False  # against the technique's own off-switch: a miss means "neutral", not "wrong"
 
     def passed(self, measured: dict[str, Any]) -> bool:

@@ -20,7 +20,7 @@ Is what this package calls a WGAN-GP one? For each family the table says what wa
 measured and what came out, misses included. A gate holds when it holds for the worst of its seeds; three seeds are the
 aim, and fewer are said. *Neutral* is a technique that did not beat its own off-switch here. *Calibrated* says that the
 same measurement missed its gate on a variant with a planted fault, so that it can tell; where the fault passed as well,
-the gate proves little, and that is said too. Where settings were changed after a miss, the miss is told. Everything
+the gate proves little, and that is said too. Where a gate was changed after a miss, the miss is told. Everything
 exact (optima, invariances, equal numbers at equal inputs) is a unit test in `tests/` and runs with `make test`.
 
 **Protocol.** Fashion-MNIST and MNIST at 28x28 (drawn garments at 32x32 where a gate says so); networks narrow enough
@@ -100,7 +100,7 @@ def page(gates: list[Gate], notice: str) -> str:
             lines.append("\n".join(rows))
             lines.append(f"Trained: {'; '.join(found[0]['trained']) or 'small networks on points'}.")
         if gate.earlier:
-            lines.append(f"Missed before, with other settings (seed 0): {gate.earlier}.")
+            lines.append(f"Missed before, in another form (seed 0): {gate.earlier}.")
         if gate.broken:
             lines.append(calibration(gate))
         lines.append(f"`python -m benchmarks.evidence {gate.name}`")
