@@ -26,8 +26,8 @@ GATES = [
     ),
     Gate(
         "dcgan", "dcgan", "A narrow DCGAN is near the data, has all classes and a smooth latent space.",
-        "s <= 0.7, every class at least 4 %, no step exceeds 3 times the mean on 90 % of paths between two z in pixels and "
-        "on 80 % in C's features",
+        "s <= 0.7, every class at least 4 %, no step exceeds 3 times the mean on 90 % of paths between two z in "
+        "pixels and on 80 % in C's features",
         lambda m: m["s"] <= 0.7 and m["smallest_share"] >= 0.04 and m["smooth_paths"] >= 0.9
         and m["smooth_for_C"] >= 0.8,
         "plain.dcgan", "G's loss with the wrong sign",
