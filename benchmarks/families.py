@@ -17,6 +17,8 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 import elegan
 from benchmarks.machine import about
 from elegan import families
@@ -35,6 +37,14 @@ def measured() -> list[dict[str, Any]]:
     """The rows on disk, read anew each time: another process may measure other presets meanwhile."""
     rows: list[dict[str, Any]] = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else []
     return rows
+
+
+def keep(row: dict[str, Any]) -> None:
+    """Add a row to those on disk, one process at a time: two may have finished a run in the same moment."""
+    with FileLock(RESULTS.with_suffix(".lock")):
+        new = RESULTS.with_suffix(".tmp")
+        new.write_text(json.dumps([*measured(), row], indent=1) + "\n", encoding="utf-8")
+        new.replace(RESULTS)
 
 
 def measure(preset: str, length: dict[str, Any], seed: int, runs: Path) -> dict[str, Any]:
@@ -124,7 +134,7 @@ def main() -> None:
             if any((r["preset"], r["protocol"], r["seed"]) == key for r in measured()):
                 continue
             row = measure(name, asked, seed, options.runs)
-            RESULTS.write_text(json.dumps([*measured(), row], indent=1) + "\n", encoding="utf-8")
+            keep(row)
             print(json.dumps(row), flush=True)
     if rows := measured():
         RESULTS.with_suffix(".md").write_text(report(rows), encoding="utf-8")
