@@ -87,7 +87,13 @@ def timed(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
 
 
 def watch(
-    out: Path, data: Path, monkeypatch: pytest.MonkeyPatch, step: float, length: dict[str, Any], preset: str = "tiny"
+    out: Path,
+    data: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    step: float,
+    length: dict[str, Any],
+    preset: str = "tiny",
+    more: dict[str, Any] | None = None,
 ) -> list[Any]:
     """The events of a run whose steps take `step` seconds by the clock that the pace reads."""
     clock = Clock()
@@ -97,7 +103,8 @@ def watch(
         return False
 
     monkeypatch.setattr(run_module, "Pace", partial(Pace, now=clock))
-    folder, asked = run_module.prepare(out, preset, data, settings={k: str(v) for k, v in QUICK.items()})
+    settings = {k: str(v) for k, v in (QUICK | (more or {})).items()}
+    folder, asked = run_module.prepare(out, preset, data, settings=settings)
     return list(run_module.events(asked, folder, length, stop=stop))
 
 
@@ -194,3 +201,58 @@ def test_bf16_that_was_timed_slow_is_timed_again(tmp_path, data, timed, monkeypa
     folder, asked = run_module.prepare(tmp_path / "a", "tiny", data, settings={"batch": "8", "device": "cpu"})
     (planned,) = of(events.Planned, list(run_module.events(asked, folder, {"images": 16})))
     assert (planned.precision, planned.step_seconds) == (chosen, seconds)
+
+
+def lengths(steps: list[float], total: int = 1000, steady: float = 0.5, budget: float = 100.0) -> list[int]:
+    """What the length becomes, asked after every ten of these steps of one image each."""
+    clock = Clock()
+    asked, found = Pace(budget, 0.1, clock), []
+    for count, seconds in enumerate(steps, 1):
+        clock.seconds += seconds
+        if count % 10 == 0 and count <= total:
+            total = asked.images(count, total, 1, steady)
+            found.append(total)
+    return found
+
+
+def test_a_length_follows_the_speed():
+    """Twice as fast as planned, then at the planned pace: 97 s hold as many images as there are."""
+    assert lengths([0.1] * 1000)[-1] == 1000
+    assert lengths([0.05] * 2000)[-1] == pytest.approx(97 / 0.05, rel=0.02)
+    assert lengths([0.14] * 1000)[-1] == pytest.approx(97 / 0.14, rel=0.02)
+    assert sum([0.1] * 200 + [0.06] * 1280) == pytest.approx(97, rel=0.01)
+    assert lengths([0.1] * 200 + [0.06] * 1400)[-1] == pytest.approx(1480, rel=0.04)
+
+
+def test_a_length_stands_where_steps_depend_on_it():
+    """Once rates fall, and with rates that fall from the start, the machine's speed changes nothing."""
+    assert set(lengths([0.05] * 1000, steady=0.0)) == {1000}
+    late = lengths([0.1] * 500 + [0.05] * 500)
+    assert set(late) == {1000}
+    slow = [1000, *lengths([0.1] * 300 + [0.5] * 500)]
+    changes = [(10 * at, total) for at, total in enumerate(slow) if at and total != slow[at - 1]]
+    assert changes
+    assert all(total >= 2 * seen for seen, total in changes)
+
+
+def test_a_length_is_not_corrected_by_little_or_at_once():
+    assert set(lengths([0.098] * 900)) == {1000}
+    assert lengths([0.05] * 2000)[:15] == [1000] * 15
+    assert set(lengths([0.01] * 900, budget=59.0)) == {1000}
+
+
+def test_a_run_whose_length_changed_is_the_run_of_its_images(tmp_path, data, timed, monkeypatch):
+    """Its rates have not fallen before, so nothing it learnt depended on the length that was planned."""
+    timed += [0.2]
+    settings = {"lr_schedule": "linear", "lr_hold": 0.5, "log_every": 10}
+    found = watch(tmp_path / "a", data, monkeypatch, 0.16, {"budget": "60s"}, "cgan-tiny", settings)
+    changes = of(events.Lengthened, found)
+    assert changes
+    assert all(change.images <= 0.5 * change.total for change in changes)
+    assert changes[0].before == int(0.94 * 60 / 0.2) * 8
+    a = elegan.Run(tmp_path / "a")
+    assert a.config.train.images == changes[-1].total == found[-1].images
+    assert found[-1].images / 8 * 0.16 == pytest.approx(0.97 * 60, rel=0.05)
+    images = a.config.train.images
+    b = elegan.train("cgan-tiny", data, tmp_path / "b", images=images, show=False, **QUICK, **settings)
+    assert np.array_equal(a.sample(8, seed=3).images, b.sample(8, seed=3).images)

@@ -13,7 +13,19 @@ from rich.text import Text
 
 from elegan.config import duration
 from elegan.doctor.finding import Finding
-from elegan.training.events import Checked, Event, Finished, Grid, Planned, Saved, Scores, Step, Stopped, Warned
+from elegan.training.events import (
+    Checked,
+    Event,
+    Finished,
+    Grid,
+    Lengthened,
+    Planned,
+    Saved,
+    Scores,
+    Step,
+    Stopped,
+    Warned,
+)
 
 PLAIN_SECONDS = 10.0  # between plain lines at the start; the pause grows with the run
 
@@ -115,6 +127,8 @@ class _Lines:
                 self.line(finding_text(event))
             case Warned():
                 self.line(f"  note: {event.text}")
+            case Lengthened():
+                self.line(lengthened_text(event))
             case Stopped():
                 self.line(stopped_text(event))
             case Finished():
@@ -127,6 +141,12 @@ class _Lines:
 
     def close(self) -> None:
         pass
+
+
+def lengthened_text(event: Lengthened) -> str:
+    """Why a run has another length now."""
+    pace = "faster" if event.total > event.before else "slower"
+    return f"  note: the machine is {pace} now: {event.total:,} images fit the time, not {event.before:,}"
 
 
 def step_text(event: Step) -> str:
@@ -190,7 +210,7 @@ class _Bar(_Lines):
             case Step() if self.bar:
                 text = f"{event.images_per_second:,.0f}/s  {values_text(event)}  {event.memory / 1e6:,.0f} MB"
                 speed = event.images_per_second
-                self.bar.update(self.task, completed=event.images, text=text, speed=speed)
+                self.bar.update(self.task, completed=event.images, total=event.total, text=text, speed=speed)
             case Step() | Grid() | Saved():
                 pass
             case Stopped() | Finished():

@@ -70,6 +70,11 @@ def learning_rate(progress: float, schedule: str, hold: float = 0.0) -> float:
     return 1.0
 
 
+def steady_share(schedule: str, hold: float = 0.0) -> float:
+    """The share of a run in which `learning_rate` is 1, however long the run is."""
+    return 1.0 if schedule == "constant" else hold
+
+
 def cosine_ramp(progress: float, start: float, end: float, share: float = 1.0) -> float:
     """From `start` to `end` along half a cosine over the first `share` of the run, and `end` from there on."""
     passed = min(progress / share, 1.0)

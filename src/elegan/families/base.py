@@ -139,6 +139,11 @@ class Family(ABC):
         """
         return {0: 1.0}
 
+    @property
+    def steady(self) -> float:
+        """The share of a run, from its start, in which no step depends on its planned length, `Clock.total`."""
+        return 0.0
+
     @abstractmethod
     def step(self, batches: Sequence[Batch], clock: Clock) -> dict[str, Tensor]:
         """One training step on `batches_per_step` batches.

@@ -28,6 +28,7 @@ from elegan.adversarial.stabilizers import (
     learning_rate,
     set_learning_rate,
     soft_targets,
+    steady_share,
     truncated_normal,
     update_ema,
 )
@@ -177,6 +178,10 @@ class Model(Family):
     @property
     def sampler(self) -> str:
         return "G_ema" if self.config.ema_half_life else "G"
+
+    @property
+    def steady(self) -> float:
+        return steady_share(self.config.lr_schedule)
 
     def step(self, batches: Sequence[Batch], clock: Clock) -> dict[str, Tensor]:
         cfg = self.config

@@ -25,7 +25,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from elegan.adversarial.objectives import OBJECTIVES, category_information, codes_information
-from elegan.adversarial.stabilizers import ema_decay, frozen, learning_rate, set_learning_rate, update_ema
+from elegan.adversarial.stabilizers import ema_decay, frozen, learning_rate, set_learning_rate, steady_share, update_ema
 from elegan.families.base import Batch, Card, Clock, Family, FamilyConfig, ImageSpec, Preset, judging, minimize
 from elegan.networks.conv import ConvFeatures, ConvGenerator
 from elegan.networks.layers import init_glorot
@@ -124,6 +124,10 @@ class Model(Family):
     @property
     def sampler(self) -> str:
         return "G_ema"
+
+    @property
+    def steady(self) -> float:
+        return steady_share(self.config.lr_schedule)
 
     def step(self, batches: Sequence[Batch], clock: Clock) -> dict[str, Tensor]:
         cfg, real = self.config, batches[0].images

@@ -31,6 +31,7 @@ from elegan.adversarial.stabilizers import (
     frozen,
     learning_rate,
     set_learning_rate,
+    steady_share,
     truncated_normal,
     update_ema,
 )
@@ -183,6 +184,10 @@ class Model(Family):
     @property
     def sampler(self) -> str:
         return "G_ema"
+
+    @property
+    def steady(self) -> float:
+        return steady_share(self.config.lr_schedule)
 
     def step(self, batches: Sequence[Batch], clock: Clock) -> dict[str, Tensor]:
         cfg, (real, labels) = self.config, batches[0]

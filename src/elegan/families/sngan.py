@@ -32,6 +32,7 @@ from elegan.adversarial.stabilizers import (
     frozen,
     learning_rate,
     set_learning_rate,
+    steady_share,
     truncated_normal,
     update_ema,
 )
@@ -221,6 +222,10 @@ class Model(Family):
     @property
     def sampler(self) -> str:
         return "G_ema"
+
+    @property
+    def steady(self) -> float:
+        return steady_share(self.config.lr_schedule, self.config.lr_hold)
 
     def step(self, batches: Sequence[Batch], clock: Clock) -> dict[str, Tensor]:
         cfg, (real, labels) = self.config, batches[0]

@@ -90,6 +90,15 @@ class OffPace:
 
 
 @dataclass(frozen=True)
+class Lengthened:
+    """The length of a run from a time budget has followed the machine's speed, up or down."""
+
+    images: int
+    before: int
+    total: int
+
+
+@dataclass(frozen=True)
 class Stopped:
     """The run was asked to stop, and has saved."""
 
@@ -107,4 +116,4 @@ class Finished:
     check_seconds: float = 0.0
 
 
-Event = Planned | Step | Grid | Scores | Checked | Finding | Saved | Warned | OffPace | Stopped | Finished
+Event = Planned | Step | Grid | Scores | Checked | Finding | Saved | Warned | OffPace | Lengthened | Stopped | Finished

@@ -24,10 +24,10 @@ from elegan.images import grid, to_uint8
 from elegan.training import checkpoint, remedy
 from elegan.training.checkup import Checkup
 from elegan.training.engine import Engine, Sums, peak_memory
-from elegan.training.events import Event, Finished, Grid, OffPace, Saved, Scores, Step, Stopped, Warned
+from elegan.training.events import Event, Finished, Grid, Lengthened, OffPace, Saved, Scores, Step, Stopped, Warned
 from elegan.training.feed import Feed
 from elegan.training.folder import RunFolder
-from elegan.training.plan import build_model, images_per_step, make_step
+from elegan.training.plan import build_model, images_per_step, make_step, with_length
 
 GRID_SEED = 1_000_003  # of the noise behind every sample grid: the same in every run, for comparison
 
@@ -68,13 +68,15 @@ def run(
     *,
     stop: Callable[[], bool] = lambda: False,
     off_pace: Callable[[], bool] = lambda: False,
+    length: Callable[[int, int], int] = lambda images, total: total,
     score: Callable[[Family], Any] | None = None,
     doctor: Checkup | None = None,
 ) -> Iterator[Event]:
     """Train from `at` to `config.train.images`, writing into `folder` and yielding what happens.
 
     `stop` is asked after every step; when it says so the run saves and ends. `off_pace` is asked too; when it says
-    so the run ends, with nothing saved, to be planned anew. `score` judges the model every
+    so the run ends, with nothing saved, to be planned anew. `length` is told the images seen and planned, at each row
+    of the log, and says how many are planned from now on. `score` judges the model every
     `config.train.score_every` images, `doctor` looks at it every `check_every`. Raises UserError when a loss is no
     longer finite, or on a collapse that `config.train.on_collapse` stops at; the checkpoints before it stay.
     """
@@ -103,6 +105,13 @@ def run(
         ill = breakdown(values, model, saving, at.images, folder, doctor)
         if values and ill is None:
             yield log(at, train.images, speed, peak_memory(engine.device), values, folder)
+            if (total := length(at.images, train.images)) != train.images and not ended:
+                yield Lengthened(at.images, train.images, total)
+                config = with_length(config, images=total)
+                folder.write_config(config)
+                train, step = config.train, make_step(model, feed, engine, remedy.current(config, folder))
+                if doctor:
+                    doctor.config = config
         if ill is None and train.grids and (crossed(before, at.images, grid_every(train, per_step)) or ended):
             yield save_grid(model, config, folder, at.images)
         if ill is None and score and train.score_every and crossed(before, at.images, train.score_every):

@@ -2,11 +2,14 @@
 
 A plan is made from a few timed steps. Where the machine was busy in just that moment, or becomes so, the run would end
 long before its time or long after it. So a run from a budget is looked at early, and planned and begun anew when
-that brings more than it costs.
+that brings more than it costs. Later the speed still drifts; as long as no step depends on how long the run will be
+(rates have not begun to fall), its length follows the speed, and the run becomes the one that had this length from
+its start.
 """
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable
@@ -18,6 +21,10 @@ WORTH_IT = 1.25  # times as many images as the plan that stands
 TOO_SLOW = 0.75  # of the planned pace: the run would take a third longer than its budget
 LEAST_LEFT = 0.5  # of the budget must be left for a new beginning
 MOST_PLANS = 3
+SETTLED = 0.08  # of the budget: from here on the length may follow the speed
+TOLERANCE = 0.04  # of the length: no more exact than the speed of the next minutes is known
+FILLED = 0.97  # of the budget for training: pictures and plots of the end take the rest
+LATEST = 0.9  # of the run, where the length plays no part at all
 
 
 class Pace:
@@ -37,11 +44,29 @@ class Pace:
     def begin(self) -> None:
         """The first step is about to be made."""
         self.start = self.last = self.now()
+        self.marks = [(0, 0.0)]  # images seen, seconds since the start
 
     @property
     def left(self) -> float:
         """Seconds of the budget that are left."""
         return self.budget - (self.now() - self.start)
+
+    def images(self, seen: int, total: int, per_step: int, steady: float) -> int:
+        """How many images the run should have, `seen` of the planned `total` being done. Call now and then.
+
+        `steady` is the share of the run in which no step depends on its length. The speed is that of the newer half of
+        the run so far, with all that lies between steps.
+        """
+        elapsed = self.now() - self.start
+        images, seconds = next(mark for mark in reversed(self.marks) if mark[0] <= seen / 2)
+        self.marks.append((seen, elapsed))
+        steady = min(steady, LATEST)
+        settled = self.budget >= SHORTEST and elapsed >= max(SETTLED * self.budget, seconds + 1e-9)
+        if not settled or seen > steady * total:
+            return total
+        fits = seen + (FILLED * self.budget - elapsed) * (seen - images) / (elapsed - seconds)
+        fits = max(fits, seen / steady)  # any shorter, and its rates would be falling by now
+        return total if abs(fits - total) <= TOLERANCE * total else math.ceil(fits / per_step) * per_step
 
     def __call__(self) -> bool:
         """Whether the plan has proved wrong. Call once after every step."""

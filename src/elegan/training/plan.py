@@ -218,6 +218,11 @@ def resolve_length(length: dict[str, Any], default: int, step_seconds: float, pe
     return default
 
 
+def with_length(config: RunConfig, **length: Any) -> RunConfig:
+    """The same configuration with another length."""
+    return config.model_copy(update={"train": config.train.model_copy(update=length)})
+
+
 def check_memory(config: RunConfig, spec: ImageSpec, feed: Feed, device: torch.device) -> None:
     """Refuse what cannot fit before the system kills the process: what a step on few images keeps is scaled up."""
     free = available_memory(device)

@@ -38,7 +38,14 @@ from elegan.training.folder import RunFolder
 from elegan.training.loop import Progress
 from elegan.training.loop import run as run_loop
 from elegan.training.pace import MOST_PLANS, Pace
-from elegan.training.plan import build_model, enough_memory, images_per_step, plan, resolve_length
+from elegan.training.plan import (
+    build_model,
+    enough_memory,
+    images_per_step,
+    plan,
+    resolve_length,
+    with_length,
+)
 from elegan.training.plot import plot_losses
 from elegan.training.signals import Interrupted, stop_on_signals
 from elegan.training.sitting import sitting
@@ -227,7 +234,9 @@ def _train(
 
     options: dict[str, Any] = {"stop": stop}
     if pace:
+        steady, per_step = model.steady, images_per_step(model)
         options["off_pace"] = pace
+        options["length"] = lambda seen, total: pace.images(seen, total, per_step, steady)
         pace.begin()
     if config.train.check_every and config.train.check_share and len(dataset) >= FEWEST:
         options["doctor"] = Checkup(config, folder, engine, lambda: doctors_data(config, dataset))
@@ -328,11 +337,6 @@ def _continue(config: RunConfig, folder: RunFolder, dataset: Dataset, spec: Imag
         memory=peak_memory(engine.device),
     )
     return model, engine, at, planned
-
-
-def with_length(config: RunConfig, **length: Any) -> RunConfig:
-    """The same configuration with another length."""
-    return config.model_copy(update={"train": config.train.model_copy(update=length)})
 
 
 def merge(old: RunConfig, new: RunConfig, folder: RunFolder) -> RunConfig:

@@ -21,7 +21,7 @@ from typing import Any
 from elegan.config import RunConfig
 from elegan.errors import UserError
 from elegan.files import write_bytes
-from elegan.training.events import Planned, Saved, Step, Stopped
+from elegan.training.events import Lengthened, Planned, Saved, Step, Stopped
 from elegan.training.folder import RunFolder
 from elegan.training.run import events
 from elegan.tuning.folder import Terms
@@ -96,10 +96,10 @@ class Trial:
         images = self.handle.study.user_attrs.get(speed_key(config)) if "budget" in self.terms.length else None
         return {"images": images} if images else self.terms.length
 
-    def _planned(self, config: RunConfig) -> Callable[[int], None]:
-        def remember(images: int) -> None:
+    def _planned(self, config: RunConfig) -> Callable[[int, bool], None]:
+        def remember(images: int, corrected: bool) -> None:
             study = self.handle.study
-            if "budget" in self.terms.length and speed_key(config) not in study.user_attrs:
+            if "budget" in self.terms.length and (corrected or speed_key(config) not in study.user_attrs):
                 study.set_user_attr(speed_key(config), images)
 
         return remember
@@ -149,9 +149,11 @@ def train_to(
     length: dict[str, Any],
     share: float,
     stop: Callable[[], bool],
-    planned: Callable[[int], None],
+    planned: Callable[[int, bool], None],
 ) -> None:
-    """Start a run, or go on with it, until `share` of its length is trained and saved; `planned` is told the length.
+    """Start a run, or go on with it, until `share` of its length is trained and saved.
+
+    `planned` is told the length, and whether it corrects one that was told before.
 
     Raises Paused when `stop` said so before, and Failed when the settings make the run fail.
     """
@@ -167,7 +169,10 @@ def train_to(
             for event in stream:
                 if isinstance(event, Planned):
                     goal = share * event.images
-                    planned(event.images)
+                    planned(event.images, False)
+                elif isinstance(event, Lengthened):
+                    goal = share * event.total
+                    planned(event.total, True)
                 elif isinstance(event, Step) and share < 1:
                     reached[0] = event.images >= goal
                 elif isinstance(event, Saved) and reached[0]:
