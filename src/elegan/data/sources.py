@@ -7,6 +7,7 @@ import os
 import zipfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -73,35 +74,12 @@ def open_data(
     wanted = parse_size(size)
     check_options(channels, crop, background)
     name = name_of(source)
-    if name == "garments":
-        from elegan.data.garments import garments_dataset
-
+    if name is not None:
         _no_label_file(name, labels)
-        data = garments_dataset(split, size=wanted, channels=channels, seed=seed, count=limit)
-    elif name is not None:
-        _no_label_file(name, labels)
-        if name == "stacked-mnist":
-            from elegan.data.stacked import stacked_mnist
-
-            data = stacked_mnist(_open_named("mnist", split, download), seed=seed, count=limit)
-        else:
-            data = _open_named(name, split, download)
+        data = _open_builtin(name, split, size=wanted, channels=channels, seed=seed, limit=limit, download=download)
     else:
-        path = Path(source).expanduser()
-        check_path(path)
-        if is_idx_folder(path):
-            _no_label_file(str(path), labels)
-            data = _open_idx(path, split)
-        elif path.suffix.lower() == ".npz":
-            from elegan.data.npz import open_npz
-
-            _no_label_file(str(path), labels)
-            data = open_npz(path, split)
-        else:
-            from elegan.data.folder import open_folder
-
-            options = {"size": wanted, "channels": channels, "crop": crop, "background": background}
-            data = open_folder(path, split, labels=labels, skip_broken=skip_broken, **options)  # type: ignore[arg-type]
+        options = {"size": wanted, "channels": channels, "crop": crop, "background": background}
+        data = _open_path(Path(source).expanduser(), split, labels, skip_broken, options)
     if ignore_labels:
         data = without_labels(data)
     data = without_validation(data, side, validation)
@@ -110,6 +88,46 @@ def open_data(
         data = replace(data, images=data.images[:limit], labels=marks, fingerprint="")
     images = fit_array(data.images, wanted, channels, crop, background)
     return data if images is data.images else replace(data, images=images, fingerprint="")
+
+
+def _open_builtin(
+    name: str,
+    split: str,
+    *,
+    size: tuple[int, int] | None,
+    channels: int | None,
+    seed: int,
+    limit: int | None,
+    download: bool,
+) -> Dataset:
+    """One split of a data set of NAMES. What is made is made as it is asked for, what is read comes whole."""
+    if name == "garments":
+        from elegan.data.garments import garments_dataset
+
+        return garments_dataset(split, size=size, channels=channels, seed=seed, count=limit)
+    if name == "stacked-mnist":
+        from elegan.data.stacked import stacked_mnist
+
+        return stacked_mnist(_open_named("mnist", split, download), seed=seed, count=limit)
+    return _open_named(name, split, download)
+
+
+def _open_path(
+    path: Path, split: str, labels: str | os.PathLike[str] | None, skip_broken: bool, options: dict[str, Any]
+) -> Dataset:
+    """One split of IDX files, an npz, or a folder or zip of images; `options` say how images of many sizes fit."""
+    check_path(path)
+    if is_idx_folder(path):
+        _no_label_file(str(path), labels)
+        return _open_idx(path, split)
+    if path.suffix.lower() == ".npz":
+        from elegan.data.npz import open_npz
+
+        _no_label_file(str(path), labels)
+        return open_npz(path, split)
+    from elegan.data.folder import open_folder
+
+    return open_folder(path, split, labels=labels, skip_broken=skip_broken, **options)
 
 
 def _no_label_file(source: str, labels: str | os.PathLike[str] | None) -> None:
