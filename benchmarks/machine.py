@@ -12,6 +12,6 @@ import elegan
 
 def about() -> str:
     """Date, processor, threads and versions."""
-    cpu = platform.processor() or platform.machine()
+    cpu = f"{platform.processor() or platform.machine()} ({torch.backends.cpu.get_cpu_capability()})"
     versions = f"elegan {elegan.__version__}, torch {torch.__version__}, Python {platform.python_version()}"
     return f"{datetime.date.today()}, {cpu}, {torch.get_num_threads()} threads, {versions}"

@@ -54,7 +54,7 @@ def measure(gate: Gate, seed: int, broken: bool, runs: Path, deadline: float) ->
     """Measure one gate and write what came out. False when the time was over before the end."""
     import torch
 
-    from benchmarks.evidence.lab import Lab, OutOfTime
+    from benchmarks.evidence.lab import Lab, OutOfTime, precision
 
     lab = Lab(seed, broken, runs, deadline)
     start = time.monotonic()
@@ -76,6 +76,7 @@ def measure(gate: Gate, seed: int, broken: bool, runs: Path, deadline: float) ->
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "seconds": round(time.monotonic() - start),  # of the last call: a run that was cut goes on in the next
         "threads": torch.get_num_threads(),
+        "precision": precision(),
         "machine": f"{platform.machine()}, torch {torch.__version__}, Python {platform.python_version()}",
     }
     RESULTS.mkdir(parents=True, exist_ok=True)

@@ -120,7 +120,7 @@ class Lab:
         """
         variant = "-broken" if self.broken and not shared else ""
         folder = RunFolder(self.runs / f"{name}{variant}-seed{self.seed}")
-        settings |= {"train.precision": "bf16" if has_bf16(torch.device("cpu")) else "fp32"}
+        settings |= {"train.precision": precision()}
         model: Any = training.configure(preset, data, seed=self.seed, settings=settings).model
         per_step = model.batch * getattr(model, "D_steps", 1)
         steps = max(1, images // per_step)
@@ -160,6 +160,11 @@ class Lab:
     def read_model(self, model: Family, data: str) -> Reading:
         """Draw half as many from a model, one of several along a run, and read the samples."""
         return reader(data)(*draw(model, Engine(torch.device("cpu"), "fp32"), SAMPLES // 2, seed=1))
+
+
+def precision() -> str:
+    """What all gates are trained in: the same whatever a busy moment says, as the machine can."""
+    return "bf16" if has_bf16(torch.device("cpu")) else "fp32"
 
 
 def along(run: Run) -> Iterator[tuple[dict[str, Any], Family]]:
