@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import elegan
+from elegan import progress
 from elegan.training import events, pace, plan
 from elegan.training import run as run_module
 from elegan.training.folder import RunFolder
@@ -256,3 +257,12 @@ def test_a_run_whose_length_changed_is_the_run_of_its_images(tmp_path, data, tim
     images = a.config.train.images
     b = elegan.train("cgan-tiny", data, tmp_path / "b", images=images, show=False, **QUICK, **settings)
     assert np.array_equal(a.sample(8, seed=3).images, b.sample(8, seed=3).images)
+
+
+def test_a_new_length_is_told():
+    faster, slower = events.Lengthened(10, 100_000, 120_000), events.Lengthened(10, 100_000, 90_000)
+    assert (
+        progress.lengthened_text(faster)
+        == "  note: the machine is faster now: 120,000 images fit the time, not 100,000"
+    )
+    assert "slower now: 90,000 images" in progress.lengthened_text(slower)

@@ -16,6 +16,8 @@ import yaml
 import elegan
 from conftest import elegan_command, make_npz, run_elegan
 from elegan import UserError
+from elegan.training.events import Lengthened, Planned, Saved, Step
+from elegan.training.folder import RunFolder
 from elegan.training.run import configure
 from elegan.tuning import search as search_module
 from elegan.tuning import trial as trial_module
@@ -480,3 +482,30 @@ def test_without_the_extra_one_line_says_so(blobs, tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"pip install 'elegan\[tune\]'"):
         tune(blobs, tmp_path / "s")
     assert not (tmp_path / "s").exists()
+
+
+def test_a_trial_whose_length_follows_the_machine_stops_at_its_share_of_that(tmp_path, monkeypatch):
+    """What is remembered for the trials after it is the length that it came to."""
+    told: list[tuple[int, bool]] = []
+
+    def follows(*_: Any, stop: Any) -> Any:
+        plan = {"preset": "", "family": "", "data": "", "device": "", "precision": "fp32", "parameters": {}, "batch": 8}
+        yield Planned(**plan, images=80, seen=0, step_seconds=1.0, seconds=10.0, memory=0)
+        yield Lengthened(8, 80, 160)
+        for images in range(16, 161, 8):
+            yield Step(images, 160, images // 8, 1.0, 8.0, 0, {})
+            if stop():
+                yield Saved(images, tmp_path)
+        raise AssertionError("it went on")
+
+    monkeypatch.setattr(trial_module, "events", follows)
+    steps: list[int] = []
+
+    def never() -> bool:
+        steps.append(1)
+        return False
+
+    run = RunFolder(tmp_path / "run")
+    trial_module.train_to(run, BASE, {"budget": "10s"}, 0.5, never, lambda *length: told.append(length))
+    assert told == [(80, False), (160, True)]
+    assert len(steps) == 80 // 8 - 2, "it stopped at half of 160 images"
