@@ -4,6 +4,8 @@
     python -m benchmarks.families --images 50000 --seeds 0 1 2
     python -m benchmarks.families --report
 
+`--jobs 2` trains two at a time, each with half of the cores.
+
 Each preset runs as it is, planned for the length that it gets: its rates fall and its networks grow within that time.
 Scored are 10,000 samples against the test split, by the features that no training used. A run that is there is not
 made again, and one that was cut goes on. Writes `benchmarks/results/families.json` and `.md`.
@@ -14,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,7 @@ from filelock import FileLock
 
 import elegan
 from benchmarks.machine import about
+from benchmarks.parallel import run_all
 from elegan import families
 from elegan.judge import evaluate
 
@@ -124,10 +128,17 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--runs", type=Path, default=Path("runs/families"))
     parser.add_argument("--report", action="store_true", help="write the table from what is there")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="so many at once, each on cores of its own")
     options = parser.parse_args()
     for name in set(options.presets) - set(presets()):
         parser.error(f"no preset of Fashion-MNIST {name!r}; there are {', '.join(presets())}")
     asked = {"images": options.images} if options.images else {"budget": options.budget} if options.budget else None
+    if asked and options.jobs > 1:
+        length = ["--images", str(options.images)] if options.images else ["--budget", options.budget]
+        again = [sys.executable, "-m", "benchmarks.families", "--runs", str(options.runs), *length]
+        chosen = options.presets or presets()
+        run_all([[*again, "--seeds", str(seed), "--", name] for seed in options.seeds for name in chosen], options.jobs)
+        asked = None
     for seed in options.seeds if asked else []:
         for name in options.presets or presets():
             key = (name, named(asked), seed)

@@ -192,3 +192,12 @@ def test_every_gate_runs_through(broken, tmp_path, monkeypatch):
             assert all(map(math.isfinite, numbers)), (row.name, found)
             measured = {k: v if isinstance(v, str) else float(v) for k, v in found.items()}
             assert row.holds(measured) in (True, False)
+
+
+def test_gates_are_measured_side_by_side(results, monkeypatch, tmp_path):
+    asked: list[list[str]] = []
+    monkeypatch.setattr(command, "run_all", lambda commands, jobs: asked.extend(commands) or jobs)
+    monkeypatch.setattr("sys.argv", ["evidence", "r1", "ema", "--seeds", "1,2", "--jobs", "2", "--runs", str(tmp_path)])
+    assert command.main() == 2
+    assert [(c[3], c[5]) for c in asked] == [("r1", "1"), ("r1", "2"), ("ema", "1"), ("ema", "2")]
+    assert all(c[6:] == ["--runs", str(tmp_path)] for c in asked)

@@ -1,4 +1,7 @@
-"""python -m benchmarks.evidence [FAMILY or GATE ...] [--seeds 0,1,2] [--broken] [--list] [--stop-after SECONDS]"""
+"""python -m benchmarks.evidence [FAMILY or GATE ...] [--seeds 0,1,2] [--broken] [--list] [--stop-after SECONDS]
+
+With `--jobs 2` two gates are measured at a time, each on half of the cores.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ from typing import Any
 from benchmarks.evidence.gate import Gate
 from benchmarks.evidence.page import RESULTS, result_path
 from benchmarks.evidence.table import GATES
+from benchmarks.parallel import run_all
 
 RUNS = Path(__file__).resolve().parents[2] / "runs" / "evidence"
 
@@ -28,6 +32,7 @@ def main() -> int:
     parser.add_argument("--list", action="store_true", help="the gates and what is known of them")
     parser.add_argument("--stop-after", type=float, default=math.inf, metavar="SECONDS", help="go on another time")
     parser.add_argument("--runs", type=Path, default=RUNS, help="where the trained runs are kept")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="so many at once, each on cores of its own")
     options = parser.parse_args()
     unknown = [n for n in options.names if not any(n in (g.name, g.family) for g in GATES)]
     if unknown:
@@ -39,6 +44,12 @@ def main() -> int:
         return 0
     if options.broken:
         chosen, seeds = [g for g in chosen if g.broken], seeds[:1]
+    if options.jobs > 1:
+        shared = [*(["--broken"] if options.broken else []), "--runs", str(options.runs)]
+        shared += [] if math.isinf(options.stop_after) else ["--stop-after", str(options.stop_after)]
+        again = [sys.executable, "-m", "benchmarks.evidence"]
+        asked = [[*again, gate.name, "--seeds", str(seed), *shared] for gate in chosen for seed in seeds]
+        return run_all(asked, options.jobs)
     deadline = time.monotonic() + options.stop_after
     for gate in chosen:
         for seed in seeds:

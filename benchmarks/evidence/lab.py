@@ -13,6 +13,7 @@ from unittest import mock
 
 import numpy as np
 import torch
+from filelock import FileLock
 from scipy.stats import spearmanr
 
 from elegan import families
@@ -126,10 +127,10 @@ class Lab:
         steps = max(1, images // per_step)
         watched = {"grids": 4, "keep": checkpoints + 1, "checkpoint_every": max(1, steps // checkpoints)}
         settings |= {f"train.{key}": value for key, value in watched.items()}
-        base = folder.config() if folder.exists else None
-        asked = training.configure(preset, data, seed=self.seed, settings=settings, base=base)
         self.trained.append(f"{name}: {preset}, {steps * per_step:,} images")
-        with _sabotaged(sabotage):
+        with alone(folder.path), _sabotaged(sabotage):
+            base = folder.config() if folder.exists else None
+            asked = training.configure(preset, data, seed=self.seed, settings=settings, base=base)
             for event in training.events(
                 asked, folder, {"steps": steps}, stop=lambda: time.monotonic() > self.deadline
             ):
@@ -178,6 +179,12 @@ def along(run: Run) -> Iterator[tuple[dict[str, Any], Family]]:
         yield meta["counters"], model
 
 
+def alone(path: Path) -> FileLock:
+    """Within the block nobody else makes `path`: another process may want the same run just now."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(path.with_name(f"{path.name}.lock"))
+
+
 @contextlib.contextmanager
 def _sabotaged(sabotage: Callable[[Family], None] | None) -> Iterator[None]:
     """Within the block every model that training builds is changed by `sabotage`."""
@@ -203,7 +210,9 @@ def rank_correlation(x: Sequence[float], y: Sequence[float]) -> float:
 def few(data: str, count: int, path: Path, seed: int = 0) -> Path:
     """An .npz with `count` training images of a data set, drawn by the seed, equally many of each class."""
     target = path / f"{data}-{count}-seed{seed}.npz"
-    if not target.is_file():
+    with alone(target):
+        if target.is_file():
+            return target
         whole: Dataset = open_data(data, "train")
         assert whole.labels is not None
         rng = np.random.default_rng(seed)
@@ -211,7 +220,6 @@ def few(data: str, count: int, path: Path, seed: int = 0) -> Path:
             [rng.choice(np.flatnonzero(whole.labels == c), count // whole.classes, replace=False)
              for c in range(whole.classes)]
         )  # fmt: skip
-        target.parent.mkdir(parents=True, exist_ok=True)
         np.savez(
             target,
             images=whole.images[rows].transpose(0, 2, 3, 1),
