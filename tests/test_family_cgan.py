@@ -11,6 +11,7 @@ from torch import nn
 from elegan.errors import UserError
 from elegan.families import cgan
 from elegan.families.base import Batch, Clock, ImageSpec
+from elegan.networks.layers import ConditionalBatchNorm
 
 SPEC = ImageSpec(1, 16, 12, 3)
 
@@ -48,6 +49,40 @@ def test_concatenation_has_planes_and_no_inner_product():
     assert first.in_channels == 1 + 3
     D, x = model.D.eval(), torch.rand(5, 1, 16, 12)
     assert not torch.equal(D(x, torch.zeros(5).long()), D(x, torch.ones(5).long()))
+
+
+def test_labels_enter_gs_norms_and_nothing_else():
+    """With G_label=norms z alone is the input, and each class has its own scales and shifts, equal at first."""
+    model = make(G_label="norms")
+    G, z = model.G.train(), torch.randn(4, model.config.z_dim)
+    assert next(m for m in G.modules() if isinstance(m, nn.Linear)).in_features == model.config.z_dim
+    norms = [m for m in G.modules() if isinstance(m, ConditionalBatchNorm)]
+    maps = sum(isinstance(m, nn.Conv2d) for m in G.modules())
+    assert len(norms) == maps, "one before each convolution, the first on the dense layer's map"
+    assert all(not m.affine for m in G.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm))
+    one, two = torch.full((4,), 1), torch.full((4,), 2)
+    assert torch.equal(G(z, one), G(z, two))
+    for norm in norms:
+        norm.zero_grad()
+    G(z, one).square().sum().backward()
+    for norm in norms:
+        touched = norm.scale.weight.grad.abs().sum(1) > 0
+        assert touched.tolist() == [False, True, False], "a class learns from its own pictures"
+    with torch.no_grad():
+        norms[-1].shift.weight[2] += 1
+    assert not torch.equal(G(z, one), G(z, two))
+
+
+def test_labels_beside_z_leave_the_norms_alone():
+    model = make(G_label="concat")
+    assert next(m for m in model.G.modules() if isinstance(m, nn.Linear)).in_features == model.config.z_dim + 3
+    assert not any(isinstance(m, ConditionalBatchNorm) for m in model.G.modules())
+
+
+def test_without_labels_norms_are_plain():
+    model = make(G_label="norms", conditional=False)
+    assert not any(isinstance(m, ConditionalBatchNorm) for m in model.G.modules())
+    assert any(isinstance(m, nn.BatchNorm2d) for m in model.G.modules())
 
 
 @pytest.mark.parametrize("label", ["projection", "concat"])

@@ -3,11 +3,11 @@
 G is told which class to draw, and D which class a picture is said to be, so a picture of the wrong class is a fake.
 D gets the label as one-hot planes beside the picture (concat), or by an inner product of its features with a learnt
 vector for the class, D(x, y) = y^T V phi(x) + psi(phi(x)) (projection): the form that the log ratio of p(x | y) to
-q(x | y) has when both are log-linear in the features. All else is equal, so that the two can be compared.
+q(x | y) has when both are log-linear in the features. With `label` alone changed all else is equal. G gets it as a
+one-hot vector beside z (the first paper), or has scales and shifts for each class in every batch norm (the second).
 
-Deviations: the networks are a spectrally normalised DCGAN, small enough for a CPU, with upsampling in G; the label
-enters G as a one-hot vector beside z, where the second paper has conditional batch norms (the family sngan has); one D
-step for each G step unless D_steps says otherwise (their 5); samples come from averaged weights.
+Deviations: the networks are a spectrally normalised DCGAN, small enough for a CPU, with upsampling in G; one D step for
+each G step unless D_steps says otherwise (their 5); samples come from averaged weights.
 """
 
 from __future__ import annotations
@@ -44,6 +44,8 @@ class Config(FamilyConfig):
     """Tell G and D the class; without it a plain GAN remains."""
     label: Literal["projection", "concat"] = "projection"
     """How the label enters D: by an inner product with its features, or as one-hot planes beside the picture."""
+    G_label: Literal["concat", "norms"] = "concat"
+    """How the label enters G: as a one-hot vector beside z, or by batch norms whose scale and shift each class has."""
     z_dim: int = Field(100, gt=0)
     """Numbers in the noise vector z ~ N(0, 1)."""
     slope: float = Field(0.2, ge=0)
@@ -113,8 +115,9 @@ class Model(Family):
             raise UserError("this preset needs labels and the data has none; add them, or --set conditional=false")
         shape, classes = (spec.channels, spec.height, spec.width), spec.classes if config.conditional else 0
         self.G = doubling_generator(
-            config.z_dim, shape, config.G_width, config.G_widest, classes=classes, slope=config.slope
-        )
+            config.z_dim, shape, config.G_width, config.G_widest, classes=classes, slope=config.slope,
+            label_norms=config.G_label == "norms",
+        )  # fmt: skip
         self.D = Discriminator(config, shape, classes)
         self.G_ema = copy.deepcopy(self.G).requires_grad_(False)
         self.parts.nets = {"G": self.G, "D": self.D, "G_ema": self.G_ema}
@@ -185,14 +188,14 @@ class Model(Family):
 
 PRESETS = {
     "tiny": Preset(
-        Config(batch=16, z_dim=16, G_width=8, G_widest=16, D_width=8, D_widest=16),
+        Config(G_label="norms", batch=16, z_dim=16, G_width=8, G_widest=16, D_width=8, D_widest=16),
         "garments", 16 * 64, "Seconds on one core: to see the machinery turn.",
     ),
     "fashion-projection": Preset(
-        Config(G_lr=8e-4, D_lr=1.6e-3), "fashion-mnist", 10 * 60_000,
-        "Garments by class; the label enters D by an inner product.",
+        Config(G_label="norms", G_lr=8e-4, D_lr=1.6e-3), "fashion-mnist", 10 * 60_000,
+        "Garments by class; the label enters D by an inner product, and G's norms.",
     ),
     "fashion-concat": Preset(
-        Config(label="concat"), "fashion-mnist", 10 * 60_000, "The same, the label as planes beside the picture.",
+        Config(label="concat"), "fashion-mnist", 10 * 60_000, "The same, the label beside picture and z.",
     ),
 }  # fmt: skip

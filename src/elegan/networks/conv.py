@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from elegan.errors import UserError
 from elegan.networks.layers import (
+    ConditionalBatchNorm,
     Crop,
     Dropout,
     FromMap,
@@ -31,7 +32,8 @@ class ConvGenerator(nn.Module):
     A dense layer makes the smallest map, `widths[0]` channels deep; layer i then multiplies its sides by
     `strides[i]` and has `widths[i + 1]` channels, the last one the image's. With `upsample` a stride is
     nearest upsampling before the convolution, else a transposed convolution. Sides that the strides do not
-    divide are cut from the next larger size.
+    divide are cut from the next larger size. Labels stand beside z as one-hot vectors, or with `label_norms` each
+    class has scales and shifts of its own in every batch norm, and stands nowhere else.
     """
 
     def __init__(
@@ -49,20 +51,27 @@ class ConvGenerator(nn.Module):
         bn_momentum: float = 0.9,
         bias: bool = True,
         unit_range: bool = False,
+        label_norms: bool = False,
     ) -> None:
         super().__init__()
-        self.classes = classes
+        self.classes, self.label_norms = classes, label_norms and classes > 0
         channels, height, width = shape
         h, w = base_size(height, strides), base_size(width, strides)
         make = resize_conv if upsample else up_conv
 
-        layers: list[nn.Module] = [nn.Linear(z_dim + classes, h * w * widths[0], bias=bias)]
-        if batch_norm:
-            layers.append(nn.BatchNorm1d(h * w * widths[0], eps=1e-3, momentum=1 - bn_momentum))
-        layers += [nn.LeakyReLU(slope), ToMap(widths[0], h, w)]  # (N, widths[0], h, w)
+        beside = 0 if self.label_norms else classes
+        layers: list[nn.Module] = [nn.Linear(z_dim + beside, h * w * widths[0], bias=bias)]
+        if self.label_norms:
+            layers += [ToMap(widths[0], h, w), ConditionalBatchNorm(widths[0], classes), nn.LeakyReLU(slope)]
+        else:
+            if batch_norm:
+                layers.append(nn.BatchNorm1d(h * w * widths[0], eps=1e-3, momentum=1 - bn_momentum))
+            layers += [nn.LeakyReLU(slope), ToMap(widths[0], h, w)]  # (N, widths[0], h, w)
         for c_in, c_out, kernel, stride in zip(widths, widths[1:], kernels, strides, strict=False):
             layers.append(make(c_in, c_out, kernel, stride, bias))
-            if batch_norm:
+            if self.label_norms:
+                layers.append(ConditionalBatchNorm(c_out, classes))
+            elif batch_norm:
                 layers.append(nn.BatchNorm2d(c_out, eps=1e-3, momentum=1 - bn_momentum))
             layers.append(nn.LeakyReLU(slope))
         layers.append(make(widths[-1], channels, kernels[-1], strides[-1], bias))
@@ -70,14 +79,26 @@ class ConvGenerator(nn.Module):
         self.layers = nn.Sequential(*layers).apply(init_glorot)
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        if self.classes:
-            assert labels is not None
-            z = label_vector(z, labels, self.classes)
-        return self.layers(z)
+        if not self.classes:
+            return self.layers(z)
+        assert labels is not None
+        if not self.label_norms:
+            return self.layers(label_vector(z, labels, self.classes))
+        x = z
+        for layer in self.layers:
+            x = layer(x, labels) if isinstance(layer, ConditionalBatchNorm) else layer(x)
+        return x
 
 
 def doubling_generator(
-    z_dim: int, shape: tuple[int, int, int], width: int, widest: int, *, classes: int = 0, slope: float = 0.2
+    z_dim: int,
+    shape: tuple[int, int, int],
+    width: int,
+    widest: int,
+    *,
+    classes: int = 0,
+    slope: float = 0.2,
+    label_norms: bool = False,
 ) -> ConvGenerator:
     """G for images of any size: a map of 5 to 9 pixels is doubled until it is there, by resizing and 3x3 convolutions.
 
@@ -86,7 +107,8 @@ def doubling_generator(
     stages = max(0, round(math.log2(min(shape[1:]) / 6.5)))
     widths = tuple(min(width * 2**i, widest) for i in reversed(range(stages + 1)))
     strides, kernels = (2,) * stages + (1,), (3,) * (stages + 1)
-    return ConvGenerator(z_dim, shape, widths, strides, kernels, classes=classes, upsample=True, slope=slope)
+    options: dict[str, Any] = {"classes": classes, "upsample": True, "slope": slope, "label_norms": label_norms}
+    return ConvGenerator(z_dim, shape, widths, strides, kernels, **options)
 
 
 class ConvFeatures(nn.Module):
