@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -240,6 +241,9 @@ def test_a_length_is_not_corrected_by_little_or_at_once():
     assert set(lengths([0.098] * 900)) == {1000}
     assert lengths([0.05] * 2000)[:15] == [1000] * 15
     assert set(lengths([0.01] * 900, budget=59.0)) == {1000}
+    uneasy = lengths([0.08, 0.12, 0.06, 0.13, 0.07] * 200)
+    changes = sum(a != b for a, b in itertools.pairwise([1000, *uneasy]))
+    assert changes <= 0.5 / pace.SETTLED, "no more than one in a twelfth of the time"
 
 
 def test_a_run_whose_length_changed_is_the_run_of_its_images(tmp_path, data, timed, monkeypatch):

@@ -21,7 +21,7 @@ WORTH_IT = 1.25  # times as many images as the plan that stands
 TOO_SLOW = 0.75  # of the planned pace: the run would take a third longer than its budget
 LEAST_LEFT = 0.5  # of the budget must be left for a new beginning
 MOST_PLANS = 3
-SETTLED = 0.08  # of the budget: from here on the length may follow the speed
+SETTLED = 0.08  # of the budget before the length follows the speed, and then between two changes of it
 TOLERANCE = 0.04  # of the length: no more exact than the speed of the next minutes is known
 FILLED = 0.97  # of the budget for training: pictures and plots of the end take the rest
 LATEST = 0.9  # of the run, where the length plays no part at all
@@ -45,6 +45,7 @@ class Pace:
         """The first step is about to be made."""
         self.start = self.last = self.now()
         self.marks = [(0, 0.0)]  # images seen, seconds since the start
+        self.settled = SETTLED * self.budget  # seconds since the start: when the length may change
 
     @property
     def left(self) -> float:
@@ -61,12 +62,15 @@ class Pace:
         images, seconds = next(mark for mark in reversed(self.marks) if mark[0] <= seen / 2)
         self.marks.append((seen, elapsed))
         steady = min(steady, LATEST)
-        settled = self.budget >= SHORTEST and elapsed >= max(SETTLED * self.budget, seconds + 1e-9)
+        settled = self.budget >= SHORTEST and elapsed >= max(self.settled, seconds + 1e-9)
         if not settled or seen > steady * total:
             return total
         fits = seen + (FILLED * self.budget - elapsed) * (seen - images) / (elapsed - seconds)
         fits = max(fits, seen / steady)  # any shorter, and its rates would be falling by now
-        return total if abs(fits - total) <= TOLERANCE * total else math.ceil(fits / per_step) * per_step
+        if abs(fits - total) <= TOLERANCE * total:
+            return total
+        self.settled = elapsed + SETTLED * self.budget
+        return math.ceil(fits / per_step) * per_step
 
     def __call__(self) -> bool:
         """Whether the plan has proved wrong. Call once after every step."""
