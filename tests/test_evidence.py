@@ -199,5 +199,18 @@ def test_gates_are_measured_side_by_side(results, monkeypatch, tmp_path):
     monkeypatch.setattr(command, "run_all", lambda commands, jobs: asked.extend(commands) or jobs)
     monkeypatch.setattr("sys.argv", ["evidence", "r1", "ema", "--seeds", "1,2", "--jobs", "2", "--runs", str(tmp_path)])
     assert command.main() == 2
-    assert [(c[3], c[5]) for c in asked] == [("r1", "1"), ("r1", "2"), ("ema", "1"), ("ema", "2")]
-    assert all(c[6:] == ["--runs", str(tmp_path)] for c in asked)
+    assert [(c[-3], c[-1]) for c in asked] == [("r1", "1"), ("r1", "2"), ("ema", "1"), ("ema", "2")]
+    assert all(c[3:5] == ["--runs", str(tmp_path)] for c in asked)
+
+
+def test_gates_that_have_a_result_are_not_measured_again(results, monkeypatch, tmp_path):
+    results.mkdir()
+    (results / "r1-seed1.json").write_text("{}")
+    asked: list[list[str]] = []
+    monkeypatch.setattr(command, "run_all", lambda commands, jobs: asked.extend(commands) or 0)
+    monkeypatch.setattr("sys.argv", ["evidence", "r1", "--seeds", "1,2", "--jobs", "2"])
+    assert command.main() == 0
+    assert [c[-1] for c in asked] == ["2"]
+    monkeypatch.setattr("sys.argv", ["evidence", "r1", "--jobs", "2", "--stop-after", "60"])
+    with pytest.raises(SystemExit, match="2"):
+        command.main()

@@ -44,20 +44,18 @@ def main() -> int:
         return 0
     if options.broken:
         chosen, seeds = [g for g in chosen if g.broken], seeds[:1]
+    missing = [(g, s) for g in chosen for s in seeds if not result_path(g.name, s, options.broken).is_file()]
     if options.jobs > 1:
-        shared = [*(["--broken"] if options.broken else []), "--runs", str(options.runs)]
-        shared += [] if math.isinf(options.stop_after) else ["--stop-after", str(options.stop_after)]
-        again = [sys.executable, "-m", "benchmarks.evidence"]
-        asked = [[*again, gate.name, "--seeds", str(seed), *shared] for gate in chosen for seed in seeds]
-        return run_all(asked, options.jobs)
+        if options.stop_after < math.inf:
+            parser.error("--stop-after is for one gate at a time: leave --jobs out")
+        again = [sys.executable, "-m", "benchmarks.evidence", "--runs", str(options.runs)]
+        again += ["--broken"] if options.broken else []
+        return run_all([[*again, gate.name, "--seeds", str(seed)] for gate, seed in missing], options.jobs)
     deadline = time.monotonic() + options.stop_after
-    for gate in chosen:
-        for seed in seeds:
-            if result_path(gate.name, seed, options.broken).is_file():
-                continue
-            if time.monotonic() > deadline or not measure(gate, seed, options.broken, options.runs, deadline):
-                print("out of time; the same command goes on")
-                return 75
+    for gate, seed in missing:
+        if time.monotonic() > deadline or not measure(gate, seed, options.broken, options.runs, deadline):
+            print("out of time; the same command goes on")
+            return 75
     return 0
 
 

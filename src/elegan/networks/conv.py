@@ -79,12 +79,8 @@ class ConvGenerator(nn.Module):
         self.layers = nn.Sequential(*layers).apply(init_glorot)
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        if not self.classes:
-            return self.layers(z)
-        assert labels is not None
-        if not self.label_norms:
-            return self.layers(label_vector(z, labels, self.classes))
-        x = z
+        assert labels is not None or not self.classes
+        x = z if labels is None or not self.classes or self.label_norms else label_vector(z, labels, self.classes)
         for layer in self.layers:
             x = layer(x, labels) if isinstance(layer, ConditionalBatchNorm) else layer(x)
         return x

@@ -106,12 +106,9 @@ def run(
         if values and ill is None:
             yield log(at, train.images, speed, peak_memory(engine.device), values, folder)
             if (total := length(at.images, train.images)) != train.images and not ended:
+                config = lengthen(config, total, folder, doctor)
                 yield Lengthened(at.images, train.images, total)
-                config = with_length(config, images=total)
-                folder.write_config(config)
                 train, step = config.train, make_step(model, feed, engine, remedy.current(config, folder))
-                if doctor:
-                    doctor.config = config
         if ill is None and train.grids and (crossed(before, at.images, grid_every(train, per_step)) or ended):
             yield save_grid(model, config, folder, at.images)
         if ill is None and score and train.score_every and crossed(before, at.images, train.score_every):
@@ -146,6 +143,15 @@ def run(
     if early and doctor is not None:
         yield Warned(doctor.ended_early(at.images))
     yield Finished(at.images, at.seconds, *((len(doctor.rows), doctor.spent) if doctor else (0, 0.0)))
+
+
+def lengthen(config: RunConfig, images: int, folder: RunFolder, doctor: Checkup | None) -> RunConfig:
+    """Give a run another length, for all who ask for it."""
+    config = with_length(config, images=images)
+    folder.write_config(config)
+    if doctor:
+        doctor.config = config
+    return config
 
 
 def crossed(before: int, images: int, every: int) -> bool:
