@@ -28,7 +28,7 @@ from elegan.errors import UserError
 from elegan.families import gan
 from elegan.training import checkpoint, events, loop, plan
 from elegan.training import run as run_module
-from elegan.training.engine import has_bf16
+from elegan.training.engine import Engine, has_bf16
 from elegan.training.feed import Feed
 from elegan.training.folder import RunFolder
 
@@ -682,7 +682,8 @@ def test_a_step_costs_what_its_kinds_cost_on_average(monkeypatch):
     cost = {0: 5.0, 10: 1.0, 20: 3.0}
     model: Any = type("Growing", (), {"typical": lambda self, total: {0: 0.25, total // 10: 0.5, total // 5: 0.25}})()
     monkeypatch.setattr(plan, "time_step", lambda step, *_, **__: step())
-    assert plan.typical_seconds(model, cost.__getitem__, None, 1.0, 100) == 0.25 * 5 + 0.5 * 1 + 0.25 * 3
+    engine = Engine(torch.device("cpu"), "fp32")
+    assert plan.typical_seconds(model, cost.__getitem__, engine, 1.0, 100) == 0.25 * 5 + 0.5 * 1 + 0.25 * 3
 
 
 @pytest.mark.parametrize("preset", ["progressive-tiny", "stylegan2-tiny"])

@@ -64,6 +64,7 @@ def measure(gate: Gate, seed: int, broken: bool, runs: Path, deadline: float) ->
     import torch
 
     from benchmarks.evidence.lab import Lab, OutOfTime, precision
+    from elegan.training.engine import describe_device, pick_device
 
     lab = Lab(seed, broken, runs, deadline)
     start = time.monotonic()
@@ -86,6 +87,7 @@ def measure(gate: Gate, seed: int, broken: bool, runs: Path, deadline: float) ->
         "seconds": round(time.monotonic() - start),  # of the last call: a run that was cut goes on in the next
         "threads": torch.get_num_threads(),
         "precision": precision(),
+        "device": describe_device(pick_device("auto")),
         "machine": f"{platform.machine()}, torch {torch.__version__}, Python {platform.python_version()}",
     }
     RESULTS.mkdir(parents=True, exist_ok=True)

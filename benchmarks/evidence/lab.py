@@ -24,7 +24,7 @@ from elegan.metrics.features import load_features
 from elegan.metrics.frechet_distance import frechet, moments
 from elegan.training import checkpoint
 from elegan.training import run as training
-from elegan.training.engine import Engine, has_bf16
+from elegan.training.engine import Engine, has_bf16, pick_device
 from elegan.training.events import Stopped
 from elegan.training.folder import RunFolder
 from elegan.training.trained import Run, draw
@@ -138,7 +138,7 @@ class Lab:
                     raise OutOfTime(f"{name}: {event.images:,} of {event.total:,} images")
         if self.picture is None:
             self.picture = folder / "samples.png"
-        return Run(folder.path, "cpu")
+        return Run(folder.path)
 
     def samples(self, run: Run) -> tuple[np.ndarray, np.ndarray | None]:
         """uint8 (SAMPLES, H, W, C) from a run, and the labels (SAMPLES,) that were asked for."""
@@ -165,7 +165,7 @@ class Lab:
 
 def precision() -> str:
     """What all gates are trained in: the same whatever a busy moment says, as the machine can."""
-    return "bf16" if has_bf16(torch.device("cpu")) else "fp32"
+    return "bf16" if has_bf16(pick_device("auto")) else "fp32"
 
 
 def along(run: Run) -> Iterator[tuple[dict[str, Any], Family]]:

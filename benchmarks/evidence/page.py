@@ -24,9 +24,10 @@ the gate proves little, and that is said too. Where a gate was changed after a m
 exact (optima, invariances, equal numbers at equal inputs) is a unit test in `tests/` and runs with `make test`.
 
 **Protocol.** Fashion-MNIST and MNIST at 28x28 (drawn garments at 32x32 where a gate says so); networks narrow enough
-for minutes on two cores, with the larger learning rates that such networks bear, the method unchanged; samples from
-averaged weights where a family has them, 10,000 of them, none picked, against the 10,000 test images. *C* is the
-shipped classifier of the data set: it has seen the training images, as has the GAN, and enters no loss. *FCD* is the
+for minutes on two cores, with the larger learning rates that such networks bear, the method unchanged; trained on a
+processor, or on a GPU where that is said; samples from averaged weights where a family has them, 10,000 of them, none
+picked, against the 10,000 test images. *C* is the shipped classifier of the data set: it has seen the training images,
+as has the GAN, and enters no loss. *FCD* is the
 Frechet distance on its features, and s = (FCD - floor) / (drop3 - floor), where floor is the FCD of 10,000 training
 images and drop3 that of the test images without three of their ten classes: s below 1 is nearer to the data than
 losing three classes. FCD does not compare with published Inception numbers.
@@ -67,6 +68,12 @@ def measured(result: dict[str, Any]) -> str:
     )
 
 
+def trained_on(result: dict[str, Any]) -> str:
+    """`, trained on an NVIDIA H100 80GB HBM3`; nothing for a processor."""
+    device = result.get("device", "CPU")
+    return "" if device.startswith("CPU") else f", trained on one {device}"
+
+
 def number(value: float | None) -> str:
     """Three digits, or "not a number"."""
     return "not a number" if value is None else f"{value:.3g}"
@@ -95,7 +102,7 @@ def page(gates: list[Gate], notice: str) -> str:
         found = results(gate, broken=False)
         lines.append(f"## {gate.name}")
         lines.append(f"{gate.claim}\n\nThreshold: {gate.threshold}. Verdict: {verdict(gate)}.")
-        rows = [f"- seed {r['seed']}: {measured(r)} ({r['date']})" for r in found]
+        rows = [f"- seed {r['seed']}: {measured(r)} ({r['date']}{trained_on(r)})" for r in found]
         if rows:
             lines.append("\n".join(rows))
             lines.append(f"Trained: {'; '.join(found[0]['trained']) or 'small networks on points'}.")

@@ -134,8 +134,7 @@ def ada_blit(images: Tensor, p: float | Tensor) -> Tensor:
     # where each pixel comes from, in half pixels from the centre, which stay whole numbers under quarter turns
     y = (2 * (torch.arange(height, device=images.device) - down[:, None]) - height + 1)[:, :, None]  # (N, H, 1)
     x = (2 * (torch.arange(width, device=images.device) - right[:, None]) - width + 1)[:, None]  # (N, 1, W)
-    cosine = torch.tensor([1, 0, -1, 0], device=images.device)[turns]
-    sine = torch.tensor([0, 1, 0, -1], device=images.device)[turns]
+    cosine, sine = (turns - 2).abs() - 1, 1 - (turns - 1).abs()  # of 0 to 3 quarters
     cosine, sine, mirror = (value[:, None, None] for value in (cosine, sine, mirror))
     rows = _mirrored((cosine * y - sine * x + height - 1) // 2, height)
     columns = _mirrored((mirror * (sine * y + cosine * x) + width - 1) // 2, width)
@@ -183,8 +182,9 @@ def ada_colour(images: Tensor, p: float | Tensor) -> Tensor:
     saturation = 2 ** (_gate(x, n, p) * _normal(x, n))
     # along the grey axis v = (1, 1, 1) / sqrt 3 lightness acts, across it hue (a rotation about v) and saturation
     grey = torch.full((3, 3), 1 / 3, device=x.device)  # v v^T
-    turn = torch.tensor([[0.0, -1, 1], [1, 0, -1], [-1, 1, 0]], device=x.device) / math.sqrt(3)  # v x
-    across = torch.eye(3, device=x.device) - grey
+    one = torch.eye(3, device=x.device)
+    turn = (one.roll(1, 0) - one.roll(1, 1)) / math.sqrt(3)  # v x = [0 -1 1; 1 0 -1; -1 1 0] / sqrt 3
+    across = one - grey
     cosine, sine, saturation = (value[:, None, None] for value in (hue.cos(), hue.sin(), saturation))
     matrix = lightness[:, None, None] * grey + saturation * (cosine * across + sine * turn)
     with torch.autocast(x.device.type, enabled=False):
@@ -303,10 +303,8 @@ def _matrix(
 ) -> Tensor:
     """(N, 3, 3) with a and d on the diagonal and the shift (x, y)."""
     like = next(value for value in (a, d, x, y) if isinstance(value, Tensor))
-    a, d, x, y = (
-        torch.as_tensor(value, device=like.device, dtype=torch.float32).expand_as(like) for value in (a, d, x, y)
-    )
-    zero, one = torch.zeros_like(x), torch.ones_like(x)
+    zero, one = torch.zeros_like(like), torch.ones_like(like)
+    a, d, x, y = (value if isinstance(value, Tensor) else value * one for value in (a, d, x, y))
     return torch.stack([a, zero, x, zero, d, y, zero, zero, one], -1).view(-1, 3, 3)
 
 

@@ -92,14 +92,14 @@ def orthogonal(weights: Iterable[Tensor], strength: float) -> Tensor:
 
     Rows are asked to be orthogonal to each other; their lengths stay free, unlike in orthogonal regularisation.
     """
-    total = torch.zeros(())
+    total: Tensor | float = 0.0
     for weight in weights:
         with torch.autocast(weight.device.type, enabled=False):
             W = weight.flatten(1)  # (C_out, rest)
             product = W @ W.t() if W.shape[0] <= W.shape[1] else W.t() @ W  # both have the same sum of squares
             diagonal = W.square().sum(1)  # of W W^T
-            total = total.to(W.device) + product.square().sum() - diagonal.square().sum()
-    return strength * total
+            total = total + product.square().sum() - diagonal.square().sum()
+    return torch.as_tensor(strength * total)
 
 
 def no_penalty(critic: Critic, real: Tensor, fake: Tensor, weight: float = 0.0) -> Tensor:

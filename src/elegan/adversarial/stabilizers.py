@@ -1,4 +1,7 @@
-"""What keeps the game from falling apart: softened targets, averaged weights, schedules, clipped weights."""
+"""What keeps the game from falling apart: softened targets, averaged weights, schedules, clipped weights.
+
+Schedules take numbers, or 0-d tensors in a step that a GPU records, and return the same kind.
+"""
 
 from __future__ import annotations
 
@@ -24,26 +27,33 @@ def soft_targets(logits: Tensor, target: float, *, noise: float = 0.0, flip: flo
     return t
 
 
-def instance_noise(images: Tensor, sigma: float) -> Tensor:
+def instance_noise(images: Tensor, sigma: float | Tensor) -> Tensor:
     """images + N(0, sigma^2), for all that D sees, real and fake (Sonderby+ 2017, section 2.4); 0 changes nothing.
 
     The noise makes the two overlap, so that no D can tell them apart perfectly. Anneal sigma to 0 over the run.
     """
-    return images + sigma * torch.randn_like(images) if sigma else images
+    return images + sigma * torch.randn_like(images) if isinstance(sigma, Tensor) or sigma else images
 
 
 @torch.no_grad()
-def update_ema(average: nn.Module, net: nn.Module, decay: float) -> None:
+def update_ema(average: nn.Module, net: nn.Module, decay: float | Tensor) -> None:
     """average <- decay * average + (1 - decay) * net, in place.
 
     Batch norm's running statistics are averaged too: they must fit the averaged weights, not the latest ones.
     """
-    torch._foreach_lerp_([p.data for p in average.parameters()], [p.data for p in net.parameters()], 1 - decay)
+    pairs: list[tuple[Tensor, Tensor]] = list(zip(average.parameters(), net.parameters(), strict=True))
     for a, b in zip(average.buffers(), net.buffers(), strict=True):
         if a.is_floating_point():
-            a.lerp_(b, 1 - decay)
+            pairs.append((a, b))
         else:
             a.copy_(b)
+    averages, values = [a.data for a, _ in pairs], [b.data for _, b in pairs]
+    if isinstance(decay, Tensor):  # `_foreach_lerp_` would read it on the host
+        changes = torch._foreach_sub(values, averages)
+        torch._foreach_mul_(changes, (1 - decay).float())
+        torch._foreach_add_(averages, changes)
+    else:
+        torch._foreach_lerp_(averages, values, 1 - decay)
 
 
 def ema_decay(images: int, half_life: float, seen: int, ramp: float = 0.05) -> float:
@@ -52,8 +62,8 @@ def ema_decay(images: int, half_life: float, seen: int, ramp: float = 0.05) -> f
     Early on the half-life is at most `ramp` of the pictures seen, so that the average forgets the random
     start (the EMA ramp-up of Karras+ 2020).
     """
-    half_life = min(half_life, ramp * max(seen, 1)) if ramp else half_life
-    return 0.5 ** (images / max(half_life, 1e-8))
+    half_life = at_most(ramp * at_least(seen, 1), half_life) if ramp else half_life
+    return 0.5 ** (images / at_least(half_life, 1e-8))
 
 
 def learning_rate(progress: float, schedule: str, hold: float = 0.0) -> float:
@@ -61,11 +71,11 @@ def learning_rate(progress: float, schedule: str, hold: float = 0.0) -> float:
 
     `hold` is the share of the run before the fall begins.
     """
-    fall = max(0.0, (progress - hold) / (1 - hold))
+    fall = at_least((progress - hold) / (1 - hold), 0.0)
     if schedule == "linear":
         return 1 - fall
     if schedule == "cosine":
-        return 0.5 * (1 + math.cos(math.pi * fall))
+        return half_cosine(fall)
     assert schedule == "constant", schedule
     return 1.0
 
@@ -77,8 +87,22 @@ def steady_share(schedule: str, hold: float = 0.0) -> float:
 
 def cosine_ramp(progress: float, start: float, end: float, share: float = 1.0) -> float:
     """From `start` to `end` along half a cosine over the first `share` of the run, and `end` from there on."""
-    passed = min(progress / share, 1.0)
-    return end + (start - end) * 0.5 * (1 + math.cos(math.pi * passed))
+    return end + (start - end) * half_cosine(at_most(progress / share, 1.0))
+
+
+def half_cosine(passed: float) -> float:
+    """From 1 at 0 to 0 at 1, flat at both ends."""
+    return 0.5 * (1 + (torch.cos(math.pi * passed) if isinstance(passed, Tensor) else math.cos(math.pi * passed)))
+
+
+def at_least(value: float, limit: float) -> float:
+    """The larger of the two; of a 0-d tensor, without reading it."""
+    return value.clamp(min=limit) if isinstance(value, Tensor) else max(value, limit)
+
+
+def at_most(value: float, limit: float) -> float:
+    """The smaller of the two; of a 0-d tensor, without reading it."""
+    return value.clamp(max=limit) if isinstance(value, Tensor) else min(value, limit)
 
 
 def set_beta2(optimizer: torch.optim.Optimizer, beta2: float) -> None:

@@ -137,6 +137,9 @@ class Model(Family):
         first = self.config.pretrain
         return {0: first, total: 1 - first} if first else {0: 1.0}
 
+    def form(self, clock: Clock) -> bool:
+        return clock.progress < self.config.pretrain
+
     def step(self, batches: Sequence[Batch], clock: Clock) -> dict[str, Tensor]:
         cfg, (real, labels) = self.config, batches[0]
         n = len(real)
@@ -145,7 +148,7 @@ class Model(Family):
         set_learning_rate(self.D_adam, cfg.D_lr * rate)
         self.G.train()
         self.D.train()
-        if clock.progress < cfg.pretrain:
+        if self.form(clock.host):
             return self.learn_classes(real, labels)
 
         # (1) Discriminator: source and class, of real and of fake pictures. It minimises -(L_S + L_C)

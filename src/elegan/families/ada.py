@@ -118,6 +118,9 @@ class Model(Family):
         with_r1 = 1 / self.config.r1_every if self.config.r1 else 1.0
         return {0: with_r1, self.config.batch: 1 - with_r1} if with_r1 < 1 else {0: 1.0}
 
+    def form(self, clock: Clock) -> bool:
+        return bool(self.config.r1) and clock.seen // self.config.batch % self.config.r1_every == 0
+
     def step(self, batches: Sequence[Batch], clock: Clock) -> dict[str, Tensor]:
         cfg, (real, labels) = self.config, batches[0]
         n = len(real)
@@ -135,7 +138,7 @@ class Model(Family):
         ones, zeros = torch.ones_like(real_logits), torch.zeros_like(fake_logits)
         D_loss = self.objective.D_real(real_logits, ones) + self.objective.D_fake(fake_logits, zeros)
         penalty = torch.zeros_like(D_loss)
-        if cfg.r1 and clock.seen // cfg.batch % cfg.r1_every == 0:
+        if self.form(clock.host):  # lazily
             penalty = r1(lambda x: self.judge(x, labels), real, fake, cfg.r1 * cfg.r1_every)
         minimize(D_loss + penalty, self.D_adam)
 

@@ -12,7 +12,7 @@ The file is found by its name: nothing is registered.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
@@ -54,15 +54,27 @@ class Batch(NamedTuple):
 
 
 class Clock(NamedTuple):
-    """Where the run stands, in real images seen: schedules follow it, never the step count or the time."""
+    """Where the run stands, in real images seen: schedules follow it, never the step count or the time.
+
+    In a step that a GPU records (`training.recorded`) both are 0-d tensors on the device, which schedules compute with
+    as they do with numbers; what cannot be computed there, such as which way to go, asks `host`.
+    """
 
     seen: int
     total: int
+    on_host: tuple[int, int] | None = None  # the same as numbers, in a step that is recorded
 
     @property
     def progress(self) -> float:
         """0 at the start, 1 at the planned end."""
+        if isinstance(self.seen, Tensor):
+            return (self.seen / self.total).clamp(max=1).float()
         return min(self.seen / max(self.total, 1), 1.0)
+
+    @property
+    def host(self) -> Clock:
+        """The same in numbers. A step may use of it only what `Family.form` tells of it."""
+        return self if self.on_host is None else Clock(*self.on_host)
 
 
 @dataclass
@@ -143,6 +155,13 @@ class Family(ABC):
     def steady(self) -> float:
         """The share of a run, from its start, in which no step depends on its planned length, `Clock.total`."""
         return 0.0
+
+    def form(self, clock: Clock) -> Hashable:
+        """Which of its forms the step at this place takes: steps of one form do the same with other numbers.
+
+        One form will do unless a step branches on the clock. On a GPU each form is recorded once.
+        """
+        return None
 
     @abstractmethod
     def step(self, batches: Sequence[Batch], clock: Clock) -> dict[str, Tensor]:

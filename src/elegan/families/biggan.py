@@ -295,7 +295,8 @@ def mean_of_blocks(x: Tensor) -> Tensor:
 def started(layer: nn.Module) -> nn.Module:
     """Orthogonal weights and zero biases at the start, as BigGAN has them; returns the layer."""
     assert isinstance(layer.weight, Tensor)
-    nn.init.orthogonal_(layer.weight)
+    if not layer.weight.is_meta:  # torch 2.11 would work it out for a layer that is only sized up too
+        nn.init.orthogonal_(layer.weight)
     if isinstance(getattr(layer, "bias", None), Tensor):
         nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
     return layer

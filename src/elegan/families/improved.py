@@ -130,10 +130,14 @@ class Model(Family):
     def sampler(self) -> str:
         return "G_ema"
 
+    def form(self, clock: Clock) -> bool:
+        return self.config.noise > 0 and clock.progress < self.config.noise_share
+
     def step(self, batches: Sequence[Batch], clock: Clock) -> dict[str, Tensor]:
         cfg, real = self.config, batches[0].images
         n = len(real)
-        sigma = cosine_ramp(clock.progress, cfg.noise, 0.0, cfg.noise_share)
+        noisy = self.form(clock.host)
+        sigma = cosine_ramp(clock.progress, cfg.noise, 0.0, cfg.noise_share) if noisy else 0.0
         rate = learning_rate(clock.progress, cfg.lr_schedule)
         set_learning_rate(self.G_adam, cfg.G_lr * rate)
         set_learning_rate(self.D_adam, cfg.D_lr * rate)

@@ -17,7 +17,7 @@ import copy
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import torch
 from pydantic import Field
@@ -26,7 +26,7 @@ from torch.nn import functional as F
 
 from elegan.adversarial.objectives import OBJECTIVES
 from elegan.adversarial.penalties import gradient_penalty
-from elegan.adversarial.stabilizers import ema_decay, frozen, update_ema
+from elegan.adversarial.stabilizers import at_least, at_most, ema_decay, frozen, update_ema
 from elegan.families.base import Batch, Card, Clock, Family, FamilyConfig, ImageSpec, Preset, judging, minimize
 from elegan.networks.equalized import GAIN, EqualConv2d, EqualLinear, leaky, pixel_norm
 from elegan.networks.layers import Crop, FromMap, ToMap, base_size
@@ -91,7 +91,7 @@ class Generator(nn.Module):
         )
         self.pictures = nn.ModuleList(EqualConv2d(width, spec.channels, 1) for width in widths)
 
-    def forward(self, z: Tensor, level: float, truncation: float = 1.0) -> Tensor:
+    def forward(self, z: Tensor, level: float | Stage, truncation: float = 1.0) -> Tensor:
         x = self.first_map(z)
         if truncation < 1:
             x = torch.lerp(self.mean_map(z).to(x.dtype), x, truncation)
@@ -102,9 +102,7 @@ class Generator(nn.Module):
             for conv in self.blocks[i]:  # type: ignore[attr-defined]
                 x = pixel_norm(leaky(conv(x)))
         new = self.pictures[whole](x).float()
-        if alpha == 1:
-            return new
-        return torch.lerp(twice(self.pictures[whole - 1](old).float()), new, alpha)  # section 3, figure 2
+        return fade(twice(self.pictures[whole - 1](old).float()), new, alpha) if fades(alpha) else new
 
     def first_map(self, z: Tensor) -> Tensor:
         """z (N, z_dim) -> the map (N, C, h, w) that all begins with."""
@@ -133,15 +131,15 @@ class Discriminator(nn.Module):
         self.dense = EqualLinear(widths[0] * h * w, widths[0], GAIN)
         self.out = EqualLinear(widths[0], 1)
 
-    def forward(self, images: Tensor, level: float) -> Tensor:
+    def forward(self, images: Tensor, level: float | Stage) -> Tensor:
         whole, alpha = stage(level)
         x = leaky(self.pictures[whole](images))
         for i in reversed(range(whole)):
             for conv in self.blocks[i]:  # type: ignore[attr-defined]
                 x = leaky(conv(x))
             x = F.avg_pool2d(x, 2)
-            if i == whole - 1 and alpha < 1:
-                x = torch.lerp(leaky(self.pictures[i](F.avg_pool2d(images, 2))).to(x.dtype), x, alpha)
+            if i == whole - 1 and fades(alpha):
+                x = fade(leaky(self.pictures[i](F.avg_pool2d(images, 2))).to(x.dtype), x, alpha)
         x = leaky(self.last(self.deviation(x)))
         return self.out(leaky(self.dense(FromMap()(x)))).squeeze(1).float()
 
@@ -191,13 +189,18 @@ class Model(Family):
         """
         cfg = self.config
         phase = cfg.phase_images or cfg.grow_share * clock.total / max(2 * self.doublings, 1)
-        past = clock.seen / max(phase, 1)  # in phases: steady, fading, steady, fading, ...
-        whole, rest = divmod(past, 2)
-        return min(whole + max(rest - 1, 0), self.doublings)
+        past = clock.seen / at_least(phase, 1)  # in phases: steady, fading, steady, fading, ...
+        return at_most(past // 2 + at_least(past % 2 - 1, 0), self.doublings)
+
+    def form(self, clock: Clock) -> tuple[int, bool]:
+        whole, alpha = stage(self.level(clock))
+        return whole, fades(alpha)
 
     def step(self, batches: Sequence[Batch], clock: Clock) -> dict[str, Tensor]:
-        cfg, level = self.config, self.level(clock)
-        self.parts.values["level"] = torch.full_like(self.parts.values["level"], level)
+        cfg, level = self.config, stage(self.level(clock.host))
+        if fades(level.alpha):
+            level = Stage(level.whole, 1 - level.whole + self.level(clock))
+        self.parts.values["level"] = self.parts.values["level"] * 0 + (level.whole - 1 + level.alpha)
         self.G.train()
         self.D.train()
 
@@ -228,13 +231,13 @@ class Model(Family):
             "level": self.parts.values["level"],
         }
 
-    def shrink(self, images: Tensor, level: float) -> Tensor:
+    def shrink(self, images: Tensor, level: float | Stage) -> Tensor:
         """Pictures (N, C, H, W) of the data as they are at a level: halved, and faded like G's."""
         whole, alpha = stage(level)
         h, w = smallest(self.spec)
         x = pad_to(images, h * 2**self.doublings, w * 2**self.doublings)
         x = F.avg_pool2d(x, 2 ** (self.doublings - whole))
-        return x if alpha == 1 else torch.lerp(twice(F.avg_pool2d(x, 2)), x, alpha)
+        return fade(twice(F.avg_pool2d(x, 2)), x, alpha) if fades(alpha) else x
 
     def draw(self, n: int, labels: Tensor | None, generator: torch.Generator, truncation: float = 1.0) -> Tensor:
         z = torch.randn(n, self.config.z_dim, generator=generator).to(self.device)
@@ -250,10 +253,29 @@ class Model(Family):
             return self.D(self.shrink(images, level), level)
 
 
-def stage(level: float) -> tuple[int, float]:
-    """The doublings of a level and the last one's alpha: 1.3 -> (2, 0.3), 2.0 -> (2, 1.0), 0.0 -> (0, 1.0)."""
+class Stage(NamedTuple):
+    """The doublings that are there and the last one's alpha; a 0-d tensor below 1 in a step that is recorded."""
+
+    whole: int
+    alpha: float
+
+
+def stage(level: float | Stage) -> Stage:
+    """Of a level: 1.3 -> (2, 0.3), 2.0 -> (2, 1.0), 0.0 -> (0, 1.0)."""
+    if isinstance(level, Stage):
+        return level
     whole = math.ceil(level)
-    return whole, 1.0 if whole == level else 1 - (whole - level)
+    return Stage(whole, 1.0 if whole == level else 1 - (whole - level))
+
+
+def fades(alpha: float) -> bool:
+    """Whether the last doubling is not all there yet."""
+    return isinstance(alpha, Tensor) or alpha < 1
+
+
+def fade(old: Tensor, new: Tensor, alpha: float) -> Tensor:
+    """alpha of the new way, the rest of the old one (section 3, figure 2)."""
+    return torch.lerp(old, new, alpha.to(new.dtype) if isinstance(alpha, Tensor) else alpha)
 
 
 def twice(x: Tensor) -> Tensor:

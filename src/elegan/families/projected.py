@@ -204,7 +204,7 @@ class Model(Family):
             maps = self.P(self.augment(torch.cat([real, fake.to(real.dtype)]), 1.0))
         both = None if labels is None else torch.cat([labels, labels])
         pairs = [logits.chunk(2) for logits in self.D(maps, both)]
-        one, zero = torch.ones(()), torch.zeros(())
+        one, zero = (make((), device=real.device) for make in (torch.ones, torch.zeros))
         D_loss = sum_of(self.objective.D_real(r, one) + self.objective.D_fake(f, zero) for r, f in pairs)
         minimize(D_loss, self.D_adam)
 

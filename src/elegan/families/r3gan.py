@@ -189,13 +189,16 @@ class Model(Family):
     def sampler(self) -> str:
         return "G_ema"
 
+    def form(self, clock: Clock) -> float:
+        return cosine_ramp(clock.progress, *self.config.beta2, self.config.burn_in)  # Adam takes it as a number
+
     def step(self, batches: Sequence[Batch], clock: Clock) -> dict[str, Tensor]:
         cfg, (real, labels) = self.config, batches[0]
         n, both = len(real), None if labels is None else torch.cat([labels, labels])
         gamma = cosine_ramp(clock.progress, *cfg.gamma, cfg.burn_in)
         for optimizer in (self.G_adam, self.D_adam):
             set_learning_rate(optimizer, cosine_ramp(clock.progress, *cfg.lr, cfg.burn_in))
-            set_beta2(optimizer, cosine_ramp(clock.progress, *cfg.beta2, cfg.burn_in))
+            set_beta2(optimizer, self.form(clock.host))
         self.G.train()
         self.D.train()
 

@@ -256,10 +256,16 @@ class Model(Family):
         kinds = [(step % r1 == 0, step % path == 0) for step in range(cycle)]
         return {kinds.index(kind) * batch: kinds.count(kind) / cycle for kind in dict.fromkeys(kinds)}
 
+    def form(self, clock: Clock) -> tuple[bool, bool]:
+        """Whether R1 and the path length penalty are due: lazily, each once in a while for all steps between."""
+        cfg, number = self.config, clock.seen // self.config.batch
+        penalised = bool(cfg.gamma) and number % cfg.r1_interval == 0
+        return penalised, bool(cfg.path_weight) and number % cfg.path_interval == 0
+
     def step(self, batches: Sequence[Batch], clock: Clock) -> dict[str, Tensor]:
         cfg, (real, labels) = self.config, batches[0]
         labels = labels if self.conditional else None
-        n, number = len(real), clock.seen // len(real)
+        n, (r1_due, path_due) = len(real), self.form(clock.host)
         self.G.train()
         self.D.train()
 
@@ -270,7 +276,7 @@ class Model(Family):
         ones, zeros = torch.ones_like(real_logits), torch.zeros_like(fake_logits)
         D_loss = self.objective.D_real(real_logits, ones) + self.objective.D_fake(fake_logits, zeros)
         minimize(D_loss, self.D_adam)
-        if cfg.gamma and number % cfg.r1_interval == 0:  # lazily: an update of its own, for all that were left out
+        if r1_due:  # an update of its own, for all that were left out
             slopes = slope(lambda x: self.D(x, labels), real)[1]
             minimize(cfg.r1_interval * zero_centred(slopes, cfg.gamma), self.D_adam)
 
@@ -280,7 +286,7 @@ class Model(Family):
             self.follow_styles(ws[:, 0].detach(), labels)
             G_loss = self.objective.G(self.D(self.G(ws, self.noise), labels))
             minimize(G_loss, self.G_adam)
-        if cfg.path_weight and number % cfg.path_interval == 0:
+        if path_due:
             half = None if labels is None else labels[: -(-n // 2)]
             minimize(cfg.path_interval * cfg.path_weight * self.path_penalty(-(-n // 2), half), self.G_adam)
 

@@ -136,5 +136,5 @@ class RandomMaps(nn.Module):
 
 def _grey(images: Tensor) -> Tensor:
     """(N, 3 or 4, H, W) -> (N, 1, H, W)."""
-    weights = torch.tensor(LUMA, device=images.device, dtype=images.dtype)[:, None, None]
-    return (images[:, :3] * weights).sum(1, keepdim=True)
+    red, green, blue = (weight * images[:, i : i + 1] for i, weight in enumerate(LUMA))
+    return red + green + blue

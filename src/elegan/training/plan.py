@@ -33,6 +33,7 @@ from elegan.training.engine import (
 )
 from elegan.training.events import Planned
 from elegan.training.feed import Feed
+from elegan.training.recorded import Recorded, steps_to_warm_up
 from elegan.training.transfer import freeze_lower
 
 WORTH_IT = 1.1  # bf16 must be this much faster than fp32 to be taken by itself
@@ -82,13 +83,13 @@ def images_per_step(model: Family) -> int:
 
 def make_step(model: Family, feed: Feed, engine: Engine, config: RunConfig) -> Callable[[int], dict[str, Any]]:
     """The function that trains on the images at place `seen`: the same for timing and for the run itself."""
-    batch, count = model.config.batch, model.batches_per_step
+    batch, count, recorded = model.config.batch, model.batches_per_step, Recorded(model, engine)
+    learn = recorded if engine.device.type == "cuda" and config.train.record else recorded.plainly
 
     def step(seen: int) -> dict[str, Any]:
         batches = [feed.batch(seen + i * batch, batch) for i in range(count)]
         engine.seed(config.train.seed, 0, seen)  # 0: the rank
-        with engine.context():
-            return model.step(batches, Clock(seen, config.train.images))
+        return learn(batches, Clock(seen, config.train.images))
 
     return step
 
@@ -97,7 +98,7 @@ def typical_seconds(model: Family, step: Callable[[int], object], engine: Engine
     """Mean seconds of a step over a run of `images`, from the places in it that stand for all, timed for `spend`."""
     places = model.typical(images)
     return sum(
-        share * time_step(partial(step, place), engine, spend / len(places), warm_up=2)
+        share * time_step(partial(step, place), engine, spend / len(places), warm_up=steps_to_warm_up(engine))
         for place, share in places.items()
     )
 
