@@ -77,20 +77,27 @@ def named(length: dict[str, Any]) -> str:
 
 
 def report(rows: list[dict[str, Any]]) -> str:
-    """One table a protocol: means over seeds, and the worst one's Frechet distance; the nearest to the data first."""
+    """One table a protocol: means over seeds, and the worst one's Frechet distance; the nearest to the data first.
+
+    Milliseconds are told where the time was the same for all: runs of equal images need no quiet machine.
+    """
     lines = [
         "# All families on Fashion-MNIST",
         "",
         "10,000 samples against the 10,000 test images, shipped classifier features. Frechet: lower is better (real",
         "training images: 0.02; without three of the ten classes: 15.5); the rest: higher is better. Presets as they",
         "are, planned for the length that is given, so that a short length says which recipe is quick, not which is",
-        "best in the end. ms: of a step, all that a run does included; its batch beside it.",
+        "best in the end. ms: of a step, all that a run does included, where time was what all had alike; a step's",
+        "cost on a quiet machine is in docs/families.md. With fewer seeds than three a rank is no more than a hint.",
     ]
     for protocol in dict.fromkeys(row["protocol"] for row in rows):
         command = (
             "--images " + protocol.removesuffix(" images") if protocol.endswith("images") else f"--budget {protocol}"
         )
         chosen = [row for row in rows if row["protocol"] == protocol]
+        timed = not protocol.endswith("images")
+        columns = ["preset", "seeds", "Frechet", "worst", "precision", "recall", "coverage", "label acc.", "images"]
+        columns += ["batch", "ms"] if timed else ["batch"]
         by_preset = {name: [r for r in chosen if r["preset"] == name] for name in {r["preset"] for r in chosen}}
         lines += [
             "",
@@ -98,15 +105,18 @@ def report(rows: list[dict[str, Any]]) -> str:
             "",
             f"`python -m benchmarks.families {command}`",
             "",
-            "| preset | seeds | Frechet | worst | precision | recall | coverage | label acc. | images | ms | batch |",
-            "|---|---|---|---|---|---|---|---|---|---|---|",
+            "| preset | seeds | Frechet | worst | precision | recall | coverage | label acc. | images | batch |"
+            + timed,
+            "|---|---|---|---|---|---|---|---|---|---|" + ("---|" if timed else ""),
         ]
         for name, own in sorted(by_preset.items(), key=lambda item: mean(item[1], "frechet") or 0):
             cells = [f"{mean(own, 'frechet'):.2f}", f"{max(r['frechet'] for r in own):.2f}"]
             cells += [format_or_blank(mean(own, key)) for key in NUMBERS[1:]]
-            cells += [f"{mean(own, 'images'):,.0f}", f"{mean(own, 'ms_per_step'):.0f}", str(own[0]["batch"])]
+            cells += [f"{mean(own, 'images'):,.0f}", str(own[0]["batch"])]
+            cells += [f"{mean(own, 'ms_per_step'):.0f}"] if timed else []
             lines.append(f"| `{name}` | {len(own)} | {' | '.join(cells)} |")
-    return "\n".join([*lines, "", *sorted({row["about"] for row in rows}), ""])
+        lines += ["", *sorted({row["about"] for row in chosen})]
+    return "\n".join([*lines, ""])
 
 
 def mean(rows: list[dict[str, Any]], key: str) -> float | None:

@@ -20,6 +20,17 @@ pytestmark = pytest.mark.filterwarnings("ignore:This instance was constructed wi
 CPU = torch.device("cpu")
 on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 TOTAL = 4_000
+#: All families as their tiny presets are, and those settings by which a step follows the clock.
+CASES: list[tuple[str, dict[str, Any]]] = [(name, {}) for name in families.names()] + [
+    ("acgan", {"pretrain": 0.4, "lr_schedule": "linear"}),
+    ("ada", {"r1": 0.1, "r1_every": 4, "lr_schedule": "cosine"}),
+    ("gan", {"lr_schedule": "cosine", "ema_half_life": 500}),
+    ("improved", {"noise": 0.5, "noise_share": 0.7}),
+    ("stylegan2", {"r1_interval": 3, "path_interval": 2, "path_weight": 2.0}),
+]
+cases = pytest.mark.parametrize(
+    ("name", "settings"), CASES, ids=lambda value: value if isinstance(value, str) else "-".join(value) or "tiny"
+)
 
 
 def made(name: str, device: torch.device = CPU, **settings: Any) -> Family:
@@ -54,11 +65,13 @@ def difference(a: Family, b: Family, start: Family) -> float:
     return max(shares + values)
 
 
-@pytest.mark.parametrize("name", families.names())
-def test_a_clock_of_tensors_gives_the_same_step_and_is_never_read(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@cases
+def test_a_clock_of_tensors_gives_the_same_step_and_is_never_read(
+    name: str, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     # torch's own checks its labels on a CPU, and on a GPU leaves that to the device
     monkeypatch.setattr(torch.nn.functional, "one_hot", lambda labels, classes: torch.eye(classes).long()[labels])
-    plain = made(name)
+    plain = made(name, **settings)
     for number in range(2):
         torch.manual_seed(number)
         plain.step(dealt(plain, number), Clock(number * 16, TOTAL))
@@ -80,10 +93,10 @@ def test_a_clock_of_tensors_gives_the_same_step_and_is_never_read(name: str, mon
     assert all(isinstance(group["lr"], float) for group in groups)
 
 
-@pytest.mark.parametrize("name", families.names())
-def test_what_a_step_does_follows_its_form_alone(name: str) -> None:
+@cases
+def test_what_a_step_does_follows_its_form_alone(name: str, settings: dict[str, Any]) -> None:
     """Steps of one form call the same functions of torch, at whichever places; else a replay would do another's."""
-    model = made(name)
+    model = made(name, **settings)
     places: dict[Any, list[int]] = {}
     for seen in range(0, TOTAL, 16):
         places.setdefault(model.form(Clock(seen, TOTAL)), []).append(seen)
@@ -150,13 +163,13 @@ def losses(row: dict[str, float]) -> list[float]:
 
 
 @on_a_gpu
-@pytest.mark.parametrize("name", families.names())
-def test_a_replayed_step_is_the_step(name: str) -> None:
+@cases
+def test_a_replayed_step_is_the_step(name: str, settings: dict[str, Any]) -> None:
     device = torch.device("cuda")
     steps = 40 if name in ("stylegan2", "ada") else 12
     found = []
     for record in (False, True):
-        model = made(name, device)
+        model = made(name, device, **settings)
         recorded = Recorded(model, Engine(device, "fp32"))
         rows = trained(model, recorded if record else recorded.plainly, steps, device)
         assert recorded.trouble is None
@@ -165,7 +178,9 @@ def test_a_replayed_step_is_the_step(name: str) -> None:
     (plain, rows), (replayed, own) = found
     for row, replay in zip(rows[: PLAIN_FIRST + 3], own, strict=False):  # later rounding has grown
         assert losses(replay) == pytest.approx(losses(row), rel=2e-2, abs=2e-2)
-    assert difference(plain, replayed, made(name, device)) < 0.5  # rounding has grown; that a replay is no step is 1
+    assert (
+        difference(plain, replayed, made(name, device, **settings)) < 0.5
+    )  # rounding has grown; that a replay is no step is 1
 
 
 @on_a_gpu
