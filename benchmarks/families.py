@@ -105,9 +105,8 @@ def report(rows: list[dict[str, Any]]) -> str:
             "",
             f"`python -m benchmarks.families {command}`",
             "",
-            "| preset | seeds | Frechet | worst | precision | recall | coverage | label acc. | images | batch |"
-            + timed,
-            "|---|---|---|---|---|---|---|---|---|---|" + ("---|" if timed else ""),
+            "| " + " | ".join(columns) + " |",
+            "|---" * len(columns) + "|",
         ]
         for name, own in sorted(by_preset.items(), key=lambda item: mean(item[1], "frechet") or 0):
             cells = [f"{mean(own, 'frechet'):.2f}", f"{max(r['frechet'] for r in own):.2f}"]
