@@ -51,6 +51,31 @@ def test_a_plan_is_wrong_by_a_third_or_more(step, found):
     assert first_alarm([step] * 2000) == found
 
 
+@pytest.mark.parametrize(("step", "alarm"), [(0.1, False), (0.12, False), (0.02, True), (0.5, True)])
+def test_on_a_gpu_steps_take_as_long_as_one_waits_for_them(step, alarm):
+    """Launched in no time, the first of them slowly, they are timed where they are waited for: a few at each look."""
+    clock, waited, behind = Clock(), [], 0.0
+
+    def wait():
+        nonlocal behind
+        waited.append(behind)
+        clock.seconds += behind
+        behind = 0.0
+
+    asked, found = Pace(100.0, 0.1, clock, wait), []
+    for count in range(8000):
+        clock.seconds += 1.0 if count == 3 else 0.005  # the fourth is recorded
+        behind += step
+        clock.seconds += max(0.0, behind - 10 * step)  # so many may be on their way
+        behind = min(behind, 10 * step)
+        found.append(asked())
+        if found[-1]:
+            break
+    assert any(found) == alarm
+    assert len(waited) == 11 * (1 if alarm else 3)  # ten steps and the wait before them
+    assert asked.seconds == pytest.approx(step + 0.005)
+
+
 def test_what_lies_between_steps_is_no_slow_step():
     """A look of the doctor, a checkpoint, a grid."""
     steps = [0.1] * 2000

@@ -32,10 +32,18 @@ class Pace:
 
     `step_seconds` is what the plan of `budget` seconds was made from. The median step since the last look is compared
     with it: sample grids, checkpoints and the doctor's looks between two steps have a share of the budget of their own.
+
+    A GPU's steps are over when `wait` is, not when they have been launched. So none is timed but a few at each look.
     """
 
-    def __init__(self, budget: float, step_seconds: float, now: Callable[[], float] = time.perf_counter) -> None:
-        self.budget, self.step_seconds, self.now = budget, step_seconds, now
+    def __init__(
+        self,
+        budget: float,
+        step_seconds: float,
+        now: Callable[[], float] = time.perf_counter,
+        wait: Callable[[], None] | None = None,
+    ) -> None:
+        self.budget, self.step_seconds, self.now, self.wait = budget, step_seconds, now, wait
         self.places = list(LOOKS) if budget >= SHORTEST else []
         self.steps: list[float] = []
         self.seconds, self.off = step_seconds, False
@@ -43,7 +51,8 @@ class Pace:
 
     def begin(self) -> None:
         """The first step is about to be made."""
-        self.start = self.last = self.now()
+        self.start = self.now()
+        self.last: float | None = self.start if self.wait is None else None  # when the step before was over
         self.marks = [(0, 0.0)]  # images seen, seconds since the start
         self.settled = SETTLED * self.budget  # seconds since the start: when the length may change
 
@@ -76,14 +85,22 @@ class Pace:
         """Whether the plan has proved wrong. Call once after every step."""
         if not self.places:
             return False
+        due = self.now() - self.start >= self.places[0] * self.budget
+        if self.wait is not None:
+            if not due:
+                return False
+            self.wait()
         now = self.now()
-        self.steps.append(now - self.last)
+        if self.last is not None:
+            self.steps.append(now - self.last)
         self.last = now
-        if now - self.start < self.places[0] * self.budget or len(self.steps) < FEWEST_STEPS:
+        if not due or len(self.steps) < FEWEST_STEPS:
             return False
         self.seconds = statistics.median(self.steps)
         self.steps.clear()
         self.places.pop(0)
+        if self.wait is not None:
+            self.last = None
         times_as_fast, share = self.step_seconds / max(self.seconds, 1e-9), self.left / self.budget
         self.off = share > LEAST_LEFT and (times_as_fast * share >= WORTH_IT or times_as_fast <= TOO_SLOW)
         return self.off

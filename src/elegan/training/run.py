@@ -200,7 +200,8 @@ def _begin(
         folder.create(config, describe_data(dataset), dataset.sheet(n=80))
         pace = None
         if remaining.get("budget") and plans < MOST_PLANS and len(model.typical(config.train.images)) == 1:
-            pace = Pace(seconds(remaining["budget"]), planned.step_seconds)
+            wait = engine.synchronize if engine.device.type == "cuda" else None
+            pace = Pace(seconds(remaining["budget"]), planned.step_seconds, wait=wait)
         for event in _train(model, engine, config, folder, Progress(), planned, dataset, feed_for, stop, pace):
             if not isinstance(event, OffPace):
                 yield event
