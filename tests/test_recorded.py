@@ -110,6 +110,51 @@ def test_what_a_step_does_follows_its_form_alone(name: str, settings: dict[str, 
         assert called[0] == called[1]
 
 
+@cases
+def test_a_step_changes_what_is_there(name: str, settings: dict[str, Any]) -> None:
+    """In place: a replay reads and writes the tensors that were there when it was recorded."""
+    model = made(name, **settings)
+
+    def places() -> dict[str, int]:
+        found = dict(model.parts.values)
+        for part, net in model.parts.nets.items():
+            found |= {f"{part}.{key}": tensor for key, tensor in net.state_dict().items()}
+        for part, optimizer in model.parts.optimizers.items():
+            states = enumerate(optimizer.state.values())
+            found |= {f"{part}.{i}.{key}": tensor for i, state in states for key, tensor in state.items()}
+        return {where: tensor.data_ptr() for where, tensor in found.items()}
+
+    before: dict[str, int] = {}
+    for seen in (0, 16, 32, 1_600, 3_984):  # forms take turns
+        with kept_in_place(model):
+            model.step(dealt(model, seen), Clock(seen, TOTAL))
+        after = places()
+        assert before.items() <= after.items()
+        before = after
+
+
+def test_plain_steps_between_replays_go_on_with_the_same_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One form is recorded while another still runs plainly and puts new tensors into the bag."""
+    model = made("ada")
+    model.parts.values["count"] = torch.zeros(())
+
+    def step(batches: Any, clock: Clock) -> dict[str, torch.Tensor]:
+        model.parts.values["count"] = model.parts.values["count"] + 1
+        return {}
+
+    def remember(recorded: Recorded, form: Any, batches: Any, clock: Clock) -> None:
+        count = model.parts.values["count"]  # as a graph does: this tensor, for good
+        recorded.graphs[form] = lambda batches, clock: {"count": count.add_(1)}
+
+    monkeypatch.setattr(model, "step", step)
+    monkeypatch.setattr(model, "form", lambda clock: clock.seen % 4 == 0)
+    monkeypatch.setattr(Recorded, "try_to_record", remember)
+    recorded = Recorded(model, Engine(CPU, "fp32"))
+    for seen in range(20):
+        recorded([], Clock(seen, TOTAL))
+    assert set(recorded.graphs) == {False, True} and model.parts.values["count"] == 20
+
+
 @pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
 def test_schedules_say_the_same_in_tensors(schedule: str) -> None:
     for seen in (0, 1, 500, 2_000, 3_999, 4_000, 5_000):

@@ -39,16 +39,18 @@ class Recorded:
         self.trouble: str | None = None
         self.graphs: dict[Hashable, Callable[[Sequence[Batch], Clock], dict[str, Tensor]]] = {}
         self.met = Counter[Hashable]()
+        self.rates: list[Tensor] = []  # what recorded steps read must live as long as they do
 
     def __call__(self, batches: Sequence[Batch], clock: Clock) -> dict[str, Tensor]:
         """One step on these batches; the random numbers are those that are due now."""
         form = self.model.form(clock)
         self.met[form] += 1
-        if self.trouble or self.met[form] <= PLAIN_FIRST:
-            return self.plainly(batches, clock)
-        if form not in self.graphs:
+        if self.met[form] > PLAIN_FIRST and form not in self.graphs and not self.trouble:
             self.try_to_record(form, batches, clock)
-        return (self.plainly if self.trouble else self.graphs[form])(batches, clock)
+        if form in self.graphs:
+            return self.graphs[form](batches, clock)
+        with kept_in_place(self.model):  # other forms may be recorded already, and read what is there
+            return self.plainly(batches, clock)
 
     def try_to_record(self, form: Hashable, batches: Sequence[Batch], clock: Clock) -> None:
         """Record a form, or say why not; weights and random numbers stay as they were."""
@@ -77,13 +79,13 @@ class Recorded:
         recording = torch.cuda.graph(graph, capture_error_mode="thread_local")
         with on_the_device(self.model, self.engine.device) as rates, recording, kept_in_place(self.model), Hostless():
             logs = self.plainly(inputs, now)
+        self.rates += rates
         own = [tensor for batch in inputs for tensor in batch if tensor is not None] + [seen, total]
 
         def replay(batches: Sequence[Batch], clock: Clock) -> dict[str, Tensor]:
             given = [value for batch in batches for value in batch if value is not None] + [clock.seen, clock.total]
             for tensor, value in zip(own, given, strict=True):
                 tensor.copy_(value) if isinstance(value, Tensor) else tensor.fill_(value)
-            assert rates  # they live as long as this function, which they are read by
             graph.replay()
             return {name: value.clone() for name, value in logs.items()}
 
