@@ -159,9 +159,9 @@ class Family(ABC):
     def form(self, clock: Clock) -> Hashable:
         """Which of its forms the step at this place takes: steps of one form do the same with other numbers.
 
-        One form will do unless a step branches on the clock. On a GPU each form is recorded once.
+        One form will do unless a step branches on the clock. On a GPU each form is recorded once. None: it cannot be.
         """
-        return None
+        return ()
 
     @abstractmethod
     def step(self, batches: Sequence[Batch], clock: Clock) -> dict[str, Tensor]:

@@ -189,8 +189,10 @@ class Model(Family):
     def sampler(self) -> str:
         return "G_ema"
 
-    def form(self, clock: Clock) -> float:
-        return cosine_ramp(clock.progress, *self.config.beta2, self.config.burn_in)  # Adam takes it as a number
+    def form(self, clock: Clock) -> tuple[()] | None:
+        """None while beta2 moves: Adam takes it as a number, which a recording would keep for good."""
+        first, last = self.config.beta2
+        return None if clock.progress < self.config.burn_in and first != last else ()
 
     def step(self, batches: Sequence[Batch], clock: Clock) -> dict[str, Tensor]:
         cfg, (real, labels) = self.config, batches[0]
@@ -198,7 +200,7 @@ class Model(Family):
         gamma = cosine_ramp(clock.progress, *cfg.gamma, cfg.burn_in)
         for optimizer in (self.G_adam, self.D_adam):
             set_learning_rate(optimizer, cosine_ramp(clock.progress, *cfg.lr, cfg.burn_in))
-            set_beta2(optimizer, self.form(clock.host))
+            set_beta2(optimizer, cosine_ramp(clock.host.progress, *cfg.beta2, cfg.burn_in))
         self.G.train()
         self.D.train()
 

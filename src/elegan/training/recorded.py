@@ -45,7 +45,7 @@ class Recorded:
         """One step on these batches; the random numbers are those that are due now."""
         form = self.model.form(clock)
         self.met[form] += 1
-        if self.met[form] > PLAIN_FIRST and form not in self.graphs and not self.trouble:
+        if form is not None and self.met[form] > PLAIN_FIRST and form not in self.graphs and not self.trouble:
             self.try_to_record(form, batches, clock)
         if form in self.graphs:
             return self.graphs[form](batches, clock)
