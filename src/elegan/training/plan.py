@@ -108,20 +108,16 @@ def worth_it(found: dict[str, float]) -> bool:
     return found.get("bf16", math.inf) * WORTH_IT < found.get("fp32", math.inf)
 
 
-def plan(config: RunConfig, spec: ImageSpec, feed_for: Callable[[torch.device], Feed], length: dict[str, Any]) -> tuple:
-    """Resolve a configuration: `(config, engine, Planned)`.
+def quickest(
+    config: RunConfig, spec: ImageSpec, feed: Feed, device: torch.device, budget: str | None
+) -> tuple[Family, Engine, float]:
+    """A model that was trained for a moment, to be thrown away, the engine to train it with, and seconds a step.
 
-    `length` has one of `budget` (text), `images`, `epochs`, `steps`, else the preset's own length is taken.
+    Where the precision is left to the plan and the hardware has both, the quicker one is taken.
     """
-    preset = families.preset(config.preset)[1]
-    device = pick_device(config.train.device)
-    feed = feed_for(device)
     wanted = config.train.precision
-    check_precision(Engine(device, wanted))
     choices = ["bf16", "fp32"] if wanted == "auto" and has_bf16(device) else ["fp32" if wanted == "auto" else wanted]
-
-    timing = config.model_copy(update={"train": config.train.model_copy(update={"images": 10**9})})
-    budget = length.get("budget")
+    timing = with_length(config, images=10**9)  # as at the start of a long run
     spend = min(2.0, 0.02 * seconds(budget)) if budget else 0.5
 
     def timed(precision: str) -> tuple[Family, float]:
@@ -130,16 +126,28 @@ def plan(config: RunConfig, spec: ImageSpec, feed_for: Callable[[torch.device], 
         step = make_step(model, feed, engine, timing)
         return model, typical_seconds(model, step, engine, spend, timing.train.images)
 
+    check_memory(timing, spec, feed, device)
     found: dict[str, float] = {}
+    for precision in choices:
+        model, found[precision] = timed(precision)
+    if len(found) == 2 and not worth_it(found):  # a busy moment would cost the whole run its speed: look twice
+        model, again = timed("bf16")
+        found["bf16"] = min(found["bf16"], again)
+    precision = "bf16" if worth_it(found) else choices[-1]
+    return model, Engine(device, precision), found[precision]
+
+
+def plan(config: RunConfig, spec: ImageSpec, feed_for: Callable[[torch.device], Feed], length: dict[str, Any]) -> tuple:
+    """Resolve a configuration: `(config, engine, Planned)`.
+
+    `length` has one of `budget` (text), `images`, `epochs`, `steps`, else the preset's own length is taken.
+    """
+    preset = families.preset(config.preset)[1]
+    device = pick_device(config.train.device)
+    feed = feed_for(device)
+    check_precision(Engine(device, config.train.precision))
     with enough_memory(config):
-        check_memory(timing, spec, feed, device)
-        for precision in choices:
-            model, found[precision] = timed(precision)
-        if len(found) == 2 and not worth_it(found):  # a busy moment would cost the whole run its speed: look twice
-            model, again = timed("bf16")
-            found["bf16"] = min(found["bf16"], again)
-        precision = "bf16" if worth_it(found) else choices[-1]
-        engine = Engine(device, precision)
+        model, engine, step_seconds = quickest(config, spec, feed, device, length.get("budget"))
         grid_seconds = time_step(partial(model.sample, 1, seed=0), engine, 0.0, warm_up=0)
         feature_seconds = time_features(config.data.source, feed, engine)
     sizes = {name: sum(p.numel() for p in net.parameters()) for name, net in model.parts.nets.items()}
@@ -148,14 +156,13 @@ def plan(config: RunConfig, spec: ImageSpec, feed_for: Callable[[torch.device], 
     del model
     gc.collect()
 
-    step_seconds = found[precision]
     images = resolve_length(length, preset.images, step_seconds, per_step, len(feed.images))
     steps = -(-images // per_step)
     train = {
         "images": steps * per_step,
         "budget": length.get("budget"),
         "device": device.type,
-        "precision": precision,
+        "precision": engine.precision,
         "checkpoint_every": config.train.checkpoint_every
         or max(1, -(-steps // MOST_CHECKPOINTS), round(CHECKPOINT_SECONDS / step_seconds)),
         "log_every": config.train.log_every or max(1, min(steps // LOG_ROWS, round(LOG_SECONDS / step_seconds))),
@@ -170,7 +177,7 @@ def plan(config: RunConfig, spec: ImageSpec, feed_for: Callable[[torch.device], 
         family=config.family,
         data="",
         device=describe_device(device),
-        precision=precision,
+        precision=engine.precision,
         parameters={name: n for name, n in sizes.items() if not name.endswith("_ema")},
         batch=config.model.batch,  # type: ignore[attr-defined]
         images=config.train.images,
