@@ -200,7 +200,7 @@ class Model(Family):
         cfg, level = self.config, stage(self.level(clock.host))
         if fades(level.alpha):
             level = Stage(level.whole, 1 - level.whole + self.level(clock))
-        self.parts.values["level"] = self.parts.values["level"] * 0 + (level.whole - 1 + level.alpha)
+        self.parts.values["level"] = torch.zeros_like(self.parts.values["level"]) + (level.whole - 1 + level.alpha)
         self.G.train()
         self.D.train()
 
