@@ -16,15 +16,7 @@ from elegan import families
 from elegan.families.base import Batch, Clock, ImageSpec
 from elegan.networks import layers
 from elegan.networks.resize import ResizeConv2d
-
-WAITS = (
-    "_local_scalar_dense",
-    "nonzero",
-    "equal",
-    "masked_select",
-    "_unique2",
-    "is_nonzero",
-)  # a GPU must finish first
+from elegan.training.recorded import READS
 
 
 class Waits(TorchDispatchMode):
@@ -38,7 +30,7 @@ class Waits(TorchDispatchMode):
         name = func._schema.name.split("::")[1]
         if self.every:
             self.found.append(name)
-        elif name in WAITS:
+        elif name in READS:
             ours = [f for f in traceback.extract_stack() if "/elegan/" in f.filename]
             self.found.append(f"{name} at {Path(ours[-1].filename).name}:{ours[-1].lineno}" if ours else name)
         return func(*args, **(kwargs or {}))

@@ -69,7 +69,7 @@ def measured(result: dict[str, Any]) -> str:
 
 
 def trained_on(result: dict[str, Any]) -> str:
-    """`, trained on an NVIDIA H100 80GB HBM3`; nothing for a processor."""
+    """`, trained on one NVIDIA H100 80GB HBM3`; nothing for a processor."""
     device = result.get("device", "CPU")
     return "" if device.startswith("CPU") else f", trained on one {device}"
 
