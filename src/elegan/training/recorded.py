@@ -23,7 +23,7 @@ from elegan.families.base import Batch, Clock, Family
 from elegan.training.engine import Engine
 
 PLAIN_FIRST = 3  # steps of a form before it is recorded: libraries choose their kernels, optimisers make their state
-READS = ("_local_scalar_dense", "nonzero", "equal", "masked_select", "_unique2", "is_nonzero")  # a GPU must finish first
+READS = ("_local_scalar_dense", "nonzero", "equal", "masked_select", "_unique2", "is_nonzero")  # waits for a GPU
 
 
 def steps_to_warm_up(engine: Engine) -> int:
