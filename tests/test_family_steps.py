@@ -777,6 +777,20 @@ def test_the_second_d_sees_shrunk_pictures_and_learns_beside_the_first(height, w
     assert all((a != b).any() for a, b in zip(small, model.D.small.features.parameters(), strict=True))
 
 
+@pytest.mark.parametrize(("height", "width", "side"), [(16, 16, 8), (16, 16, 4), (32, 24, 6), (8, 8, 8)])
+def test_the_second_ds_slope_is_measured_in_the_pictures_not_in_the_shrunk_ones(height, width, side):
+    """Its logit is that of a D whose slope is bounded by 1, on pictures shrunk such that flat ones keep distances."""
+    model = make(sngan, ImageSpec(3, height, width, 0), batch=6, group=0, D_small=side)
+    colours = torch.rand(2, 3, *model.D.small_size)
+    one, other = F.interpolate(colours, (height, width))  # blocks of one colour each
+    small = model.D.eval().small
+    with torch.no_grad():
+        change = torch.diff(model.D(torch.stack([one, other]))[:, 1]).abs()
+        shrunk = torch.diff(small(colours)).abs()
+    kept = (one - other).norm() / (colours[0] - colours[1]).norm()
+    torch.testing.assert_close(change, kept * shrunk)
+
+
 # GAN --------------------------------------------------------------------------------------------------------------
 
 

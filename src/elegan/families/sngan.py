@@ -179,12 +179,16 @@ class Discriminator(Judge):
         shrink = min(1.0, cfg.D_small / min(spec.height, spec.width))
         self.small_size = (round(spec.height * shrink), round(spec.width * shrink))
         self.small = small_judge(cfg, spec.channels, self.small_size, spec.classes) if cfg.D_small else None
+        # Pictures whose colours differ lie k times closer together once they are shrunk by k: without this factor a
+        # slope of at most 1 there would be one of 1/k in the pictures, and D's details would drown out the colours.
+        self.small_slope = math.sqrt(spec.height * spec.width / math.prod(self.small_size))
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         logits = super().forward(unshuffle(images), labels)
         if self.small is None:
             return logits
-        return torch.stack([logits, self.small(F.adaptive_avg_pool2d(images, self.small_size), labels)], 1)
+        small = self.small(F.adaptive_avg_pool2d(images, self.small_size), labels)
+        return torch.stack([logits, self.small_slope * small], 1)
 
 
 def small_judge(cfg: Config, channels: int, size: tuple[int, int], classes: int) -> Judge:
