@@ -20,9 +20,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 import elegan
+from benchmarks import rows as results
 from benchmarks.machine import about
 from benchmarks.parallel import run_all
 from elegan import families
@@ -35,20 +34,6 @@ NUMBERS = ("frechet", "precision", "recall", "coverage", "label_accuracy")
 def presets() -> list[str]:
     """The presets whose data is Fashion-MNIST."""
     return [name for name, (_, preset) in families.presets().items() if preset.data == "fashion-mnist"]
-
-
-def measured() -> list[dict[str, Any]]:
-    """The rows on disk, read anew each time: another process may measure other presets meanwhile."""
-    rows: list[dict[str, Any]] = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else []
-    return rows
-
-
-def keep(row: dict[str, Any]) -> None:
-    """Add a row to those on disk, one process at a time: two may have finished a run in the same moment."""
-    with FileLock(RESULTS.with_suffix(".lock")):
-        new = RESULTS.with_suffix(".tmp")
-        new.write_text(json.dumps([*measured(), row], indent=1) + "\n", encoding="utf-8")
-        new.replace(RESULTS)
 
 
 def measure(preset: str, length: dict[str, Any], seed: int, runs: Path) -> dict[str, Any]:
@@ -151,12 +136,12 @@ def main() -> None:
     for seed in options.seeds if asked else []:
         for name in options.presets or presets():
             key = (name, named(asked), seed)
-            if any((r["preset"], r["protocol"], r["seed"]) == key for r in measured()):
+            if any((r["preset"], r["protocol"], r["seed"]) == key for r in results.read(RESULTS)):
                 continue
             row = measure(name, asked, seed, options.runs)
-            keep(row)
+            results.add(RESULTS, row)
             print(json.dumps(row), flush=True)
-    if rows := measured():
+    if rows := results.read(RESULTS):
         RESULTS.with_suffix(".md").write_text(report(rows), encoding="utf-8")
         print(report(rows))
 

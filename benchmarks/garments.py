@@ -12,7 +12,6 @@ the share of pictures that would have to change. Writes `benchmarks/results/garm
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import elegan
+from benchmarks import rows as results
 from benchmarks.machine import about
 from elegan.data import open_data
 from elegan.data.dataset import Dataset
@@ -145,7 +145,7 @@ def report(rows: list[dict[str, Any]]) -> str:
         " recall |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for r in rows:
+    for r in sorted(rows, key=lambda row: (row["threads"], row["length"], row["seed"])):
         cells = [
             f"{r['samples_apart'][name]:.1%} ({r['real_apart'][name]:.1%})"
             for name in ("colour", "stripes", "sleeve_length", "category")
@@ -160,7 +160,7 @@ def report(rows: list[dict[str, Any]]) -> str:
         "",
         f"The reader is right on unseen drawings: {right}; sleeve length to {error:.3f}.",
         "",
-        rows[-1]["about"],
+        *sorted({row["about"] for row in rows}),
     ]
     return "\n".join([*lines, ""])
 
@@ -175,15 +175,14 @@ def main() -> None:
     args = parser.parse_args()
     args.length = f"--images {args.images}" if args.images else f"--budget {args.budget}"
     path = RESULTS / "garments.json"
-    rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
     for seed in args.seeds:
         asked = (args.length, seed, torch.get_num_threads())
-        if any((r["length"], r["seed"], r["threads"]) == asked for r in rows):
+        if any((r["length"], r["seed"], r["threads"]) == asked for r in results.read(path)):
             continue
-        rows.append(measure(args, seed))
-        path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-        path.with_suffix(".md").write_text(report(rows), encoding="utf-8")
-        print(report(rows), flush=True)
+        results.add(path, measure(args, seed))
+        measured = results.read(path)
+        path.with_suffix(".md").write_text(report(measured), encoding="utf-8")
+        print(report(measured), flush=True)
 
 
 if __name__ == "__main__":

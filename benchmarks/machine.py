@@ -11,7 +11,8 @@ import elegan
 
 
 def about() -> str:
-    """Date, processor, threads and versions."""
+    """Date, GPU if there is one, processor, threads and versions."""
     cpu = f"{platform.processor() or platform.machine()} ({torch.backends.cpu.get_cpu_capability()})"
+    gpu = f"one {torch.cuda.get_device_name()}, " if torch.cuda.is_available() else ""
     versions = f"elegan {elegan.__version__}, torch {torch.__version__}, Python {platform.python_version()}"
-    return f"{datetime.date.today()}, {cpu}, {torch.get_num_threads()} threads, {versions}"
+    return f"{datetime.date.today()}, {gpu}{cpu}, {torch.get_num_threads()} threads, {versions}"

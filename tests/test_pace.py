@@ -183,6 +183,18 @@ def test_no_more_than_three_plans(tmp_path, data, timed, monkeypatch):
     assert isinstance(found[-1], events.Finished)
 
 
+def test_the_last_plan_follows_the_speed_too(tmp_path, data, timed, monkeypatch):
+    """A machine that is let go after the last plan was made: what is left of the time is used."""
+    timed += [1.0]
+    settings = {"lr_schedule": "linear", "lr_hold": 0.5, "log_every": 10}
+    found = watch(tmp_path / "a", data, monkeypatch, 0.2, {"budget": "120s"}, "cgan-tiny", settings)
+    *_, last = of(events.Planned, found)
+    assert len(of(events.Planned, found)) == pace.MOST_PLANS
+    assert last.images == pytest.approx(0.94 * 112 / 1.0 * 8, rel=0.05)
+    assert of(events.Lengthened, found)
+    assert found[-1].images == pytest.approx(0.97 * 112 / 0.2 * 8, rel=0.05)
+
+
 def test_a_length_in_images_is_kept(tmp_path, data, timed, monkeypatch):
     timed += [1.0]
     found = watch(tmp_path / "a", data, monkeypatch, 0.1, {"images": 800})
@@ -265,7 +277,8 @@ def test_a_length_stands_where_steps_depend_on_it():
 def test_a_length_is_not_corrected_by_little_or_at_once():
     assert set(lengths([0.098] * 900)) == {1000}
     assert lengths([0.05] * 2000)[:15] == [1000] * 15
-    assert set(lengths([0.01] * 900, budget=59.0)) == {1000}
+    assert set(lengths([0.01] * 900, budget=14.0)) == {1000}
+    assert lengths([0.01] * 900, budget=16.0)[-1] == pytest.approx(0.97 * 16 / 0.01, rel=0.04)
     uneasy = lengths([0.08, 0.12, 0.06, 0.13, 0.07] * 200)
     changes = sum(a != b for a, b in itertools.pairwise([1000, *uneasy]))
     assert changes <= 0.5 / pace.SETTLED, "no more than one in a twelfth of the time"

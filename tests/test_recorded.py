@@ -207,7 +207,7 @@ def trained(model: Family, learn: Any, steps: int, device: torch.device) -> list
 
 
 def losses(row: dict[str, float]) -> list[float]:
-    return [row["D_loss"], row["G_loss"]]
+    return [row[name] for name in ("D_loss", "G_loss", "D_class") if name in row]  # D alone, while it is pretrained
 
 
 @on_a_gpu

@@ -32,8 +32,8 @@ def wgan(lab: Lab) -> dict[str, Any]:
 
     fault: dict[str, Any] = {"weight_clip": 1e6} if lab.broken else {}
     run = lab.train(
-        "wgan", "fashion-wgan-clip", 2_000_000, checkpoints=8, sabotage=once if lab.broken else None,
-        batch=32, G_lr=5e-4, D_lr=5e-4, **NARROW, **fault,
+        "wgan", "fashion-wgan-clip", 1_000_000, checkpoints=8, sabotage=once if lab.broken else None,
+        batch=32, G_lr=2e-4, D_lr=2e-4, G_widths=(64, 32, 16), D_widths=(32, 64, 128), **fault,
     )  # fmt: skip
     rows, at, gaps, distances = run.stats, 0, [], []
     for images, model in lab.models(run):
@@ -183,7 +183,7 @@ def r3gan_stacked(lab: Lab) -> dict[str, Any]:
     fault: dict[str, Any] = {"gamma": (0.0, 0.0)} if lab.broken else {}
     for name, objective in (("", "relativistic"), ("_plain", "nonsaturating")):
         run = lab.train(
-            f"stacked{name}", "fashion-r3gan", 160_000, data="stacked-mnist", labels="ignore", objective=objective,
+            f"stacked{name}", "fashion-r3gan", 480_000, data="stacked-mnist", labels="ignore", objective=objective,
             G_width=12, G_widest=48, D_width=12, D_widest=48, lr=(1e-3, 2e-4), **fault,
         )  # fmt: skip
         there = modes(C.with_codes(run.sample(PUBLISHED, seed=1).images)[1])

@@ -41,7 +41,7 @@ NARROW = {"G_width": 32, "G_widest": 128, "D_width": 32, "D_widest": 128, "G_lr"
 
 def concat(lab: Lab) -> dict[str, Any]:
     return _told(
-        lab, lab.train("concat", "fashion-concat", 600_000, sabotage=shuffled if lab.broken else None, **NARROW)
+        lab, lab.train("concat", "fashion-concat", 1_500_000, sabotage=shuffled if lab.broken else None, **NARROW)
     )
 
 

@@ -55,7 +55,7 @@ def nonsaturating(lab: Lab) -> dict[str, Any]:
 def dcgan_run(lab: Lab, shared: bool = False, sabotage: Any = None) -> Any:
     """The DCGAN that several gates compare with."""
     return lab.train(
-        "dcgan", "fashion-dcgan", 400_000, checkpoints=5, objective="nonsaturating", shared=shared, sabotage=sabotage,
+        "dcgan", "fashion-dcgan", 600_000, checkpoints=5, objective="nonsaturating", shared=shared, sabotage=sabotage,
         **NARROW,
     )  # fmt: skip
 
@@ -97,7 +97,7 @@ def upsampling(lab: Lab) -> dict[str, Any]:
     run = lab.train(
         "upsampling",
         "fashion-dcgan",
-        400_000,
+        600_000,
         objective="nonsaturating",
         **(NARROW | network),  # type: ignore[arg-type]
     )

@@ -28,7 +28,7 @@ def lapgan(lab: Lab) -> dict[str, Any]:
         model.details = lambda G, z, lows, y: details(G, z, [0 * low for low in lows], y)
         model.judge = lambda made, lows, y: judge(made, [0 * low for low in lows], y)
 
-    run = lab.train("lapgan", "fashion-lapgan", 150_000, sabotage=blind if lab.broken else None, **SMALL)
+    run = lab.train("lapgan", "fashion-lapgan", 300_000, sabotage=blind if lab.broken else None, **SMALL)
     model: Any = lab.model(run)
     if lab.broken:
         blind(model)

@@ -97,10 +97,10 @@ def leaks(samples: np.ndarray) -> dict[str, float]:
 def diffaugment(lab: Lab) -> dict[str, Any]:
     """A tenth of the data. Broken: the fakes are not augmented."""
     on = _few(
-        lab, "diff-broken" if lab.broken else "diff", "diffaugment", 6_000, 240_000,
+        lab, "diff-broken" if lab.broken else "diff", "diffaugment", 6_000, 1_800_000,
         reals_only if lab.broken else None,
     )  # fmt: skip
-    off = _few(lab, "plain", "none", 6_000, 240_000)
+    off = _few(lab, "plain", "none", 6_000, 1_800_000)
     return {"FCD": lab.read(on, FASHION).frechet, "FCD_off": lab.read(off, FASHION).frechet}
 
 

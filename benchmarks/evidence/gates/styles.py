@@ -26,7 +26,7 @@ def truncation(lab: Lab) -> dict[str, Any]:
     run = lab.train(
         "biggan",
         "fashion-biggan",
-        240_000,
+        480_000,
         attention=16,
         shared=True,
         G_lr=8e-4,

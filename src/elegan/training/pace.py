@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 
 SHORTEST = 60.0  # seconds: shorter budgets are over before a look says anything
+SHORTEST_TO_FOLLOW = 15.0  # seconds: before that a machine is still warming up
 LOOKS = (0.03, 0.06, 0.12)  # of the budget: what is thrown away when the run begins anew
 FEWEST_STEPS = 10  # between two looks
 WORTH_IT = 1.25  # times as many images as the plan that stands
@@ -32,6 +33,7 @@ class Pace:
 
     `step_seconds` is what the plan of `budget` seconds was made from. The median step since the last look is compared
     with it: sample grids, checkpoints and the doctor's looks between two steps have a share of the budget of their own.
+    The `last_plan` stands, whatever the looks would say; its length follows the speed as that of any other does.
 
     A GPU's steps are over when `wait` is, not when they have been launched. So none is timed but a few at each look.
     """
@@ -42,9 +44,10 @@ class Pace:
         step_seconds: float,
         now: Callable[[], float] = time.perf_counter,
         wait: Callable[[], None] | None = None,
+        last_plan: bool = False,
     ) -> None:
         self.budget, self.step_seconds, self.now, self.wait = budget, step_seconds, now, wait
-        self.places = list(LOOKS) if budget >= SHORTEST else []
+        self.places = list(LOOKS) if budget >= SHORTEST and not last_plan else []
         self.steps: list[float] = []
         self.seconds, self.off = step_seconds, False
         self.begin()
@@ -71,7 +74,7 @@ class Pace:
         images, seconds = next(mark for mark in reversed(self.marks) if mark[0] <= seen / 2)
         self.marks.append((seen, elapsed))
         steady = min(steady, LATEST)
-        settled = self.budget >= SHORTEST and elapsed >= max(self.settled, seconds + 1e-9)
+        settled = self.budget >= SHORTEST_TO_FOLLOW and elapsed >= max(self.settled, seconds + 1e-9)
         if not settled or seen > steady * total:
             return total
         fits = seen + (FILLED * self.budget - elapsed) * (seen - images) / (elapsed - seconds)

@@ -199,9 +199,10 @@ def _begin(
         stop()
         folder.create(config, describe_data(dataset), dataset.sheet(n=80))
         pace = None
-        if remaining.get("budget") and plans < MOST_PLANS and len(model.typical(config.train.images)) == 1:
+        if remaining.get("budget") and len(model.typical(config.train.images)) == 1:
             wait = engine.synchronize if engine.device.type == "cuda" else None
-            pace = Pace(seconds(remaining["budget"]), planned.step_seconds, wait=wait)
+            budget, last = seconds(remaining["budget"]), plans == MOST_PLANS
+            pace = Pace(budget, planned.step_seconds, wait=wait, last_plan=last)
         for event in _train(model, engine, config, folder, Progress(), planned, dataset, feed_for, stop, pace):
             if not isinstance(event, OffPace):
                 yield event

@@ -1,0 +1,106 @@
+"""How good a recipe becomes, the longer it trains: runs of several lengths, each planned for its own.
+
+    python -m benchmarks.convergence fashion-best --images 300000 1000000 3000000
+    python -m benchmarks.convergence --report
+
+A recipe's rates fall to zero at the end of the length it is given, so that each point of the curve is a run. Scored
+are 10,000 samples against the test split, by the features that no training used. Meant for a GPU. A run that is there
+is not made again, and one that was cut goes on; several processes may add to the same table. Writes
+`benchmarks/results/convergence.json` and `.md`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import elegan
+from benchmarks import rows
+from benchmarks.machine import about
+from elegan import families
+from elegan.judge import evaluate
+
+RESULTS = Path(__file__).parent / "results" / "convergence.json"
+NUMBERS = ("frechet", "precision", "recall", "density", "coverage", "label_accuracy", "copies")
+
+
+def measure(preset: str, images: int, seed: int, runs: Path) -> dict[str, Any]:
+    """Train one preset for a length, or go on with it, and score."""
+    run = elegan.train(preset, out=runs / f"{preset}-{images}-seed{seed}", seed=seed, images=images)
+    scores = evaluate(run)
+    value, shares = scores.value.model_dump(), scores.value.class_shares or []
+    return {
+        "preset": preset,
+        "length": images,
+        "seed": seed,
+        "images": run.images_seen,
+        "seconds": round(run.stats[-1]["seconds"], 1),
+        "computed_in": run.config.train.precision,
+        **{key: value[key] for key in NUMBERS},
+        "copies_of_test_images": scores.floor.copies,
+        "uneven": max((abs(share * len(shares) - 1) for share in shares), default=None),
+        "about": about(),
+    }
+
+
+def report(measured: list[dict[str, Any]]) -> str:
+    """The curve of every preset: the worst of the seeds at every length, and every run."""
+    lines = [
+        "# Quality against the length of training",
+        "",
+        "10,000 samples against the 10,000 test images, shipped classifier features. Frechet: lower is better (real",
+        "training images: 0.02), the rest: higher is better. Worst of the seeds, number by number.",
+        "`python -m benchmarks.convergence PRESET --images LENGTH ...`",
+        "",
+        "| preset | images | seeds | Frechet, every seed | worst | precision | recall | coverage | label acc. | "
+        "seconds |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    key = lambda row: (row["preset"], row["length"])  # noqa: E731
+    for preset, length in sorted({key(row) for row in measured}):
+        own = sorted((row for row in measured if key(row) == (preset, length)), key=lambda row: row["seed"])
+        every = ", ".join(f"{row['frechet']:.3f}" for row in own)
+        least = [min(row[name] for row in own) for name in ("precision", "recall", "coverage", "label_accuracy")]
+        lines.append(
+            f"| `{preset}` | {length:,} | {len(own)} | {every} | {max(row['frechet'] for row in own):.3f} | "
+            f"{' | '.join(f'{value:.3f}' for value in least)} | "
+            f"{min(row['seconds'] for row in own):.0f} to {max(row['seconds'] for row in own):.0f} |"
+        )
+    copies = max(row["copies"] for row in measured)
+    real = max(row["copies_of_test_images"] for row in measured)
+    lines += [
+        "",
+        f"Copies of training images: at most {copies:.4f} of samples; of real test images, by the same test, "
+        f"{real:.4f}.",
+        "Seconds are of training alone, on a machine that other runs used as well.",
+        "",
+        *sorted({row["about"] for row in measured}),
+    ]
+    return "\n".join([*lines, ""])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("presets", nargs="*", metavar="PRESET", help="such as fashion-best")
+    parser.add_argument("--images", type=int, nargs="+", default=[300_000, 1_000_000, 3_000_000], metavar="LENGTH")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--runs", type=Path, default=Path("runs/convergence"))
+    parser.add_argument("--report", action="store_true", help="write the table from what is there")
+    args = parser.parse_args()
+    for name in set(args.presets) - set(families.presets()):
+        parser.error(f"no preset {name!r}; `elegan presets` lists them")
+    for preset in args.presets:
+        for seed in args.seeds:
+            for images in args.images:
+                asked = (preset, images, seed)
+                if any((row["preset"], row["length"], row["seed"]) == asked for row in rows.read(RESULTS)):
+                    continue
+                rows.add(RESULTS, measure(preset, images, seed, args.runs))
+    if measured := rows.read(RESULTS):
+        RESULTS.with_suffix(".md").write_text(report(measured), encoding="utf-8")
+        print(report(measured))
+
+
+if __name__ == "__main__":
+    main()
