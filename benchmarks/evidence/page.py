@@ -107,7 +107,7 @@ def page(gates: list[Gate], notice: str) -> str:
             lines.append("\n".join(rows))
             lines.append(f"Trained: {'; '.join(found[0]['trained']) or 'small networks on points'}.")
         if gate.earlier:
-            lines.append(f"Missed before, in another form (seed 0): {gate.earlier}.")
+            lines.append(f"Before this form (at seed 0, where none is said): {gate.earlier}.")
         if gate.broken:
             lines.append(calibration(gate))
         lines.append(f"`python -m benchmarks.evidence {gate.name}`")
