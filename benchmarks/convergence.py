@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import elegan
-from benchmarks import rows
+from benchmarks import rows as results
 from benchmarks.machine import about
 from elegan import families
 from elegan.judge import evaluate
@@ -57,14 +57,13 @@ def report(measured: list[dict[str, Any]]) -> str:
         "seconds |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    key = lambda row: (row["preset"], row["length"])  # noqa: E731
-    for preset, length in sorted({key(row) for row in measured}):
-        own = sorted((row for row in measured if key(row) == (preset, length)), key=lambda row: row["seed"])
-        every = ", ".join(f"{row['frechet']:.3f}" for row in own)
-        least = [min(row[name] for row in own) for name in ("precision", "recall", "coverage", "label_accuracy")]
+    for preset, length in sorted({(row["preset"], row["length"]) for row in measured}):
+        own = [row for row in measured if (row["preset"], row["length"]) == (preset, length)]
+        every = ", ".join(f"{row['frechet']:.3f}" for row in sorted(own, key=lambda row: row["seed"]))
+        least = [worst(own, name) for name in ("precision", "recall", "coverage", "label_accuracy")]
         lines.append(
             f"| `{preset}` | {length:,} | {len(own)} | {every} | {max(row['frechet'] for row in own):.3f} | "
-            f"{' | '.join(f'{value:.3f}' for value in least)} | "
+            f"{' | '.join(least)} | "
             f"{min(row['seconds'] for row in own):.0f} to {max(row['seconds'] for row in own):.0f} |"
         )
     copies = max(row["copies"] for row in measured)
@@ -78,6 +77,12 @@ def report(measured: list[dict[str, Any]]) -> str:
         *sorted({row["about"] for row in measured}),
     ]
     return "\n".join([*lines, ""])
+
+
+def worst(rows: list[dict[str, Any]], name: str) -> str:
+    """The least of a number over rows; nothing where it does not apply, as label accuracy without labels."""
+    values = [row[name] for row in rows if row[name] is not None]
+    return f"{min(values):.3f}" if values else ""
 
 
 def main() -> None:
@@ -94,10 +99,10 @@ def main() -> None:
         for seed in args.seeds:
             for images in args.images:
                 asked = (preset, images, seed)
-                if any((row["preset"], row["length"], row["seed"]) == asked for row in rows.read(RESULTS)):
+                if any((row["preset"], row["length"], row["seed"]) == asked for row in results.read(RESULTS)):
                     continue
-                rows.add(RESULTS, measure(preset, images, seed, args.runs))
-    if measured := rows.read(RESULTS):
+                results.add(RESULTS, measure(preset, images, seed, args.runs))
+    if measured := results.read(RESULTS):
         RESULTS.with_suffix(".md").write_text(report(measured), encoding="utf-8")
         print(report(measured))
 
