@@ -23,6 +23,7 @@ TOO_SLOW = 0.75  # of the planned pace: the run would take a third longer than i
 LEAST_LEFT = 0.5  # of the budget must be left for a new beginning
 MOST_PLANS = 3
 SETTLED = 0.08  # of the budget before the length follows the speed, and then between two changes of it
+BETWEEN = 5.0  # seconds between two changes at least: a short run is not to speak of nothing else
 TOLERANCE = 0.04  # of the length: no more exact than the speed of the next minutes is known
 FILLED = 0.97  # of the budget for training: pictures and plots of the end take the rest
 LATEST = 0.9  # of the run, where the length plays no part at all
@@ -81,7 +82,7 @@ class Pace:
         fits = max(fits, seen / steady)  # any shorter, and its rates would be falling by now
         if abs(fits - total) <= TOLERANCE * total:
             return total
-        self.settled = elapsed + SETTLED * self.budget
+        self.settled = elapsed + max(SETTLED * self.budget, BETWEEN)
         return math.ceil(fits / per_step) * per_step
 
     def __call__(self) -> bool:
