@@ -17,9 +17,7 @@ from typing import Any
 
 import elegan
 from benchmarks import rows as results
-from benchmarks.machine import about
 from elegan import families
-from elegan.judge import evaluate
 
 RESULTS = Path(__file__).parent / "results" / "convergence.json"
 NUMBERS = ("frechet", "precision", "recall", "density", "coverage", "label_accuracy", "copies")
@@ -28,19 +26,12 @@ NUMBERS = ("frechet", "precision", "recall", "density", "coverage", "label_accur
 def measure(preset: str, images: int, seed: int, runs: Path) -> dict[str, Any]:
     """Train one preset for a length, or go on with it, and score."""
     run = elegan.train(preset, out=runs / f"{preset}-{images}-seed{seed}", seed=seed, images=images)
-    scores = evaluate(run)
-    value, shares = scores.value.model_dump(), scores.value.class_shares or []
     return {
         "preset": preset,
         "length": images,
         "seed": seed,
-        "images": run.images_seen,
-        "seconds": round(run.stats[-1]["seconds"], 1),
         "computed_in": run.config.train.precision,
-        **{key: value[key] for key in NUMBERS},
-        "copies_of_test_images": scores.floor.copies,
-        "uneven": max((abs(share * len(shares) - 1) for share in shares), default=None),
-        "about": about(),
+        **results.of_run(run, NUMBERS),
     }
 
 

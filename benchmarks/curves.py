@@ -23,6 +23,7 @@ from typing import Any
 import torch
 
 import elegan
+from benchmarks import rows as results
 from benchmarks.evidence.lab import SAMPLES, along, reader
 from benchmarks.machine import about
 from elegan.bench import bench
@@ -108,7 +109,7 @@ def main() -> None:
     for name in set(args.presets) - set(PRESETS):
         parser.error(f"no tutorial's preset {name!r}; there are {', '.join(PRESETS)}")
     path = RESULTS / "curves.json"
-    rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    rows = results.read(path)
     for seed in args.seeds if not args.report else []:
         for preset in args.presets or PRESETS:
             if any((r["preset"], r["seed"]) == (preset, seed) for r in rows):

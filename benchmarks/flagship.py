@@ -18,9 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import elegan
-from benchmarks.machine import about
+from benchmarks import rows as results
 from elegan.config import seconds
-from elegan.judge import evaluate
 from elegan.training.folder import RunFolder
 
 RESULTS = Path(__file__).parent / "results"
@@ -51,24 +50,16 @@ def measure(name: str, seed: int, runs: Path) -> dict[str, Any]:
     """Train for the goal's time, or go on with it, and score."""
     goal = GOALS[name]
     run = elegan.train(goal.preset, out=runs / name / f"seed{seed}", budget=goal.budget, seed=seed)
-    scores = evaluate(run)
-    value = scores.value.model_dump()
-    shares = value["class_shares"]
     folder = RunFolder(run.path)
-    looks, stats = folder.stats("checks.jsonl"), folder.stats()
+    looks = folder.stats("checks.jsonl")
     return {
         "goal": name,
         "seed": seed,
-        "images": run.images_seen,
-        "seconds": round(stats[-1]["seconds"], 1),
         "precision_of_numbers": run.config.train.precision,
-        **{key: value[key] for key in NUMBERS},
-        "copies_of_test_images": scores.floor.copies,
-        "uneven": max(abs(share * len(shares) - 1) for share in shares),
         "looks": len(looks),
-        "looks_share": sum(look["seconds"] for look in looks) / stats[-1]["seconds"],
+        "looks_share": sum(look["seconds"] for look in looks) / run.stats[-1]["seconds"],
         "findings": sorted({finding["check"] for finding in folder.stats("findings.jsonl")}),
-        "about": about(),
+        **results.of_run(run, NUMBERS),
     }
 
 
@@ -132,7 +123,7 @@ def main() -> None:
     for name in set(args.goals) - set(GOALS):
         parser.error(f"no goal {name!r}; there are {', '.join(GOALS)}")
     path = RESULTS / "flagship.json"
-    rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    rows = results.read(path)
     for name in args.goals:
         for seed in args.seeds:
             if any(r["goal"] == name and r["seed"] == seed for r in rows):
