@@ -274,6 +274,12 @@ def test_a_length_stands_where_steps_depend_on_it():
     assert all(total >= 2 * seen for seen, total in changes)
 
 
+def test_a_length_far_off_is_corrected_while_it_can_be():
+    """A machine let go just after a correction, or at the start, is done with its plan before the next is due."""
+    for slow in (16, 2):
+        assert lengths([0.51] * slow + [0.005] * 20_000, total=180)[-1] > 0.9 * (97 - 0.51 * slow) / 0.005
+
+
 def test_a_length_is_not_corrected_by_little_or_at_once():
     assert set(lengths([0.098] * 900)) == {1000}
     assert lengths([0.05] * 2000)[:15] == [1000] * 15

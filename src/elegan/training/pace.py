@@ -75,12 +75,12 @@ class Pace:
         images, seconds = next(mark for mark in reversed(self.marks) if mark[0] <= seen / 2)
         self.marks.append((seen, elapsed))
         steady = min(steady, LATEST)
-        settled = self.budget >= SHORTEST_TO_FOLLOW and elapsed >= max(self.settled, seconds + 1e-9)
-        if not settled or seen > steady * total:
+        if self.budget < SHORTEST_TO_FOLLOW or elapsed <= seconds or seen > steady * total:
             return total
         fits = seen + (FILLED * self.budget - elapsed) * (seen - images) / (elapsed - seconds)
         fits = max(fits, seen / steady)  # any shorter, and its rates would be falling by now
-        if abs(fits - total) <= TOLERANCE * total:
+        far_off = seen >= steady * total / 2 and not 1 / WORTH_IT < fits / total < WORTH_IT  # and soon it is too late
+        if abs(fits - total) <= TOLERANCE * total or not (elapsed >= self.settled or far_off):
             return total
         self.settled = elapsed + max(SETTLED * self.budget, BETWEEN)
         return math.ceil(fits / per_step) * per_step
