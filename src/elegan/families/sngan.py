@@ -176,12 +176,9 @@ class Discriminator(Judge):
             layers += [spectral_norm(StridedConv2d(width, wider, 4, 2, 1)), nn.LeakyReLU(cfg.slope)]
             side_h, side_w, width = side_h // 2, side_w // 2, wider
         super().__init__(layers, width, (side_h, side_w), cfg, spec.classes)
-        self.small: Judge | None = None
-        if not cfg.D_small:
-            return
-        shrink = min(1.0, cfg.D_small / min(spec.height, spec.width))
+        shrink = min(1.0, (cfg.D_small or math.inf) / min(spec.height, spec.width))
         self.small_size = (round(spec.height * shrink), round(spec.width * shrink))
-        self.small = small_judge(cfg, spec.channels, self.small_size, spec.classes)
+        self.small = small_judge(cfg, spec.channels, self.small_size, spec.classes) if cfg.D_small else None
         # Pictures whose colours differ lie k times closer together once they are shrunk by k: without this factor a
         # slope of at most 1 there would be one of 1/k in the pictures, and D's details would drown out the colours.
         self.small_slope = math.sqrt(spec.height * spec.width / math.prod(self.small_size))
