@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -46,16 +47,32 @@ def ada(lab: Lab) -> dict[str, Any]:
     )
     off = _few(lab, "off", "none", 500, 150_000, **settings)
     rows = second_half(on)
-    images, _ = lab.samples(on)
-    found, plain = reader(FASHION)(images), lab.read(off, FASHION)
+    (images, _), (images_off, _) = lab.samples(on), lab.samples(off)
+    found, plain = reader(FASHION)(images), reader(FASHION)(images_off)
     return {
         "r_t": np.mean([row["sign"] for row in rows]),
         "p": rows[-1]["p"],
+        "near_own": near_own(images, lab),
+        "near_own_off": near_own(images_off, lab),
         "FCD": found.frechet,
         "FCD_off": plain.frechet,
         "r_t_off": np.mean([row["sign"] for row in second_half(off)]),
-        **leaks(images),
+        "leaked": leaked(images),
+        "leaked_off": leaked(images_off),
+        "detector_power": detector().power,
     }
+
+
+def near_own(samples: np.ndarray, lab: Lab) -> float:
+    """The share of samples whose nearest picture, for C, is one of the 500 that D saw and not one of 500 strangers.
+
+    One half says nothing is known by heart, 1 that all is. The strangers are training images, too, as many of each
+    class; C has seen both.
+    """
+    own, others = (np.load(few(FASHION, 500, lab.runs, seed))["images"] for seed in (lab.seed, lab.seed + 1000))
+    strangers = others[~(others[:, None] == own[None]).all((2, 3, 4)).any(1)]
+    drawn, near, far = (torch.from_numpy(reader(FASHION).features(x).features) for x in (samples, own, strangers))
+    return float((torch.cdist(drawn, near).min(1)[0] < torch.cdist(drawn, far).min(1)[0]).float().mean())
 
 
 def second_half(run: Any) -> list[dict[str, Any]]:
@@ -64,34 +81,45 @@ def second_half(run: Any) -> list[dict[str, Any]]:
     return rows[len(rows) // 2 :]
 
 
-def leaks(samples: np.ndarray) -> dict[str, float]:
-    """The share of samples that a detector of augmented pictures flags, set to flag 1 % of plain test images."""
-    from elegan.metrics.classifiers import PlainClassifier
+def leaked(samples: np.ndarray) -> float:
+    """The share of samples that look augmented to a detector which says so of 1 % of plain test images."""
+    return float((detector().score(to_float(torch.from_numpy(samples).permute(0, 3, 1, 2))) > detector().limit).mean())
 
-    train, test = open_data(FASHION, "train"), open_data(FASHION, "test")
-    torch.manual_seed(0)
-    net = PlainClassifier(2)
-    adam = torch.optim.Adam(net.parameters(), 2e-3)
-    plain = torch.from_numpy(train.images[:DETECTOR])
-    y = torch.cat([torch.zeros(64), torch.ones(64)]).long()
-    for rows in torch.randperm(len(plain)).split(64)[:-1]:
-        x = to_float(plain[rows])
-        disturbed = ada_transform(x, 0.5).clamp(-1, 1)
-        loss = torch.nn.functional.cross_entropy(net(torch.cat([x, disturbed]) / 2 + 0.5)[1], y)
-        adam.zero_grad()
-        loss.backward()
-        adam.step()
-    net.eval()
 
-    def score(images: torch.Tensor) -> torch.Tensor:
-        with torch.inference_mode():
-            return torch.cat([net(part / 2 + 0.5)[1].diff(dim=1)[:, 0] for part in images.split(500)])
+class Detector:
+    """Learns to tell augmented training pictures from plain ones."""
 
-    held = to_float(torch.from_numpy(test.images))
-    limit = score(held).quantile(0.99)
-    drawn = to_float(torch.from_numpy(samples).permute(0, 3, 1, 2))
-    power = (score(ada_transform(held, 0.5).clamp(-1, 1)) > limit).float().mean()
-    return {"leaked": float((score(drawn) > limit).float().mean()), "detector_power": float(power)}
+    def __init__(self) -> None:
+        from elegan.metrics.classifiers import PlainClassifier
+
+        train, test = open_data(FASHION, "train"), open_data(FASHION, "test")
+        torch.manual_seed(0)
+        self.net = PlainClassifier(2)
+        adam = torch.optim.Adam(self.net.parameters(), 2e-3)
+        plain = torch.from_numpy(train.images[:DETECTOR])
+        y = torch.cat([torch.zeros(64), torch.ones(64)]).long()
+        for rows in torch.randperm(len(plain)).split(64)[:-1]:
+            x = to_float(plain[rows])
+            disturbed = ada_transform(x, 0.5).clamp(-1, 1)
+            loss = torch.nn.functional.cross_entropy(self.net(torch.cat([x, disturbed]) / 2 + 0.5)[1], y)
+            adam.zero_grad()
+            loss.backward()
+            adam.step()
+        self.net.eval()
+        held = to_float(torch.from_numpy(test.images))
+        self.limit = np.quantile(self.score(held), 0.99)
+        self.power = float((self.score(ada_transform(held, 0.5).clamp(-1, 1)) > self.limit).mean())
+
+    @torch.inference_mode()
+    def score(self, images: torch.Tensor) -> np.ndarray:
+        """(N,), larger for what looks augmented, of images (N, 1, 28, 28) in [-1, 1]."""
+        return torch.cat([self.net(part / 2 + 0.5)[1].diff(dim=1)[:, 0] for part in images.split(500)]).numpy()
+
+
+@lru_cache(maxsize=1)
+def detector() -> Detector:
+    """The one detector of leaks."""
+    return Detector()
 
 
 def diffaugment(lab: Lab) -> dict[str, Any]:
