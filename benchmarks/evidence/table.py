@@ -126,8 +126,8 @@ GATES = [
     ),
     Gate(
         "ada", "ada", "On 500 pictures p holds r_t at its target, less is known by heart, and nothing leaks.",
-        "r_t 0.6 +- 0.1 in the second half; by at most 0.8 times as much as without, more than half of the samples are "
-        "nearer to one of the 500 than to one of 500 strangers; at most 2 % of samples look augmented",
+        "r_t 0.6 +- 0.1 in the second half; the share of samples nearer to one of the 500 than to one of 500 strangers "
+        "exceeds one half by at most 0.8 times as much as without; at most 2 % of samples look augmented",
         lambda m: abs(m["r_t"] - 0.6) <= 0.1 and m["near_own"] - 0.5 <= 0.8 * (m["near_own_off"] - 0.5)
         and m["leaked"] <= 0.02,
         "small.ada", "real pictures alone are augmented",
