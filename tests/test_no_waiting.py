@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 import sys
 import traceback
@@ -127,3 +129,20 @@ def test_optimisers_without_the_compiler_step_as_torchs_own(kind: type[torch.opt
     weight.grad = torch.ones(1)
     with pytest.raises(RuntimeError, match="leaf Variable"):  # as torch says it: a step with a gradient
         kind([weight], lr=0.1, differentiable=True).step()  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize(
+    ("asked", "turns"), [({}, "10000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)]
+)
+def test_threads_sleep_soon_unless_the_user_says_otherwise(asked: dict[str, str], turns: str | None) -> None:
+    """What libgomp itself says that it has read, where torch's threads are its: not on every system."""
+    environment = {k: v for k, v in os.environ.items() if k not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    code = "import os, elegan; print(os.environ.get('GOMP_SPINCOUNT')); import torch"
+    said = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment | asked | {"OMP_DISPLAY_ENV": "verbose"}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert said.stdout.splitlines()[0] == str(turns)
+    read = re.search(r"GOMP_SPINCOUNT = '(\w+)'", said.stderr)
+    if read and turns:
+        assert read[1] == turns

@@ -11,6 +11,7 @@ Importing this package loads nothing heavy; torch is imported at first use.
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -30,6 +31,13 @@ __all__ = [
     "Comparison", "Dataset", "Page", "Run", "Samples", "UserError", "compare", "diagnose", "evaluate", "inspect_data",
     "load", "open_data", "report", "train", "tune",
 ]  # fmt: skip
+
+# torch's threads (libgomp's, on Linux) wait for one another many times a step, and spin 300,000 turns before they sleep:
+# on a core that another program uses too, that keeps from work the very thread which is waited for. With fewer turns
+# the default recipe's step takes a quarter of the time there, and 4 % more on a quiet machine (docs/speed.md). Read
+# once, when torch is loaded; what the user has set stays.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 _HOMES = {
     "Comparison": "elegan.reports.comparison",
