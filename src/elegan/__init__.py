@@ -32,7 +32,7 @@ __all__ = [
     "load", "open_data", "report", "train", "tune",
 ]  # fmt: skip
 
-# torch's threads (libgomp's, on Linux) wait for one another many times a step, and spin 300,000 turns before they sleep:
+# torch's threads (libgomp's, on Linux) wait for one another many times a step, and spin 300,000 turns before sleeping:
 # on a core that another program uses too, that keeps from work the very thread which is waited for. With fewer turns
 # the default recipe's step takes a quarter of the time there, and 4 % more on a quiet machine (docs/speed.md). Read
 # once, when torch is loaded; what the user has set stays.
