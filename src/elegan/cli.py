@@ -360,7 +360,9 @@ def presets(
 @app.command(epilog="Example:  elegan families wgan --time 2")
 def families(
     name: Annotated[str | None, typer.Argument(help="Tell all about this one.")] = None,
-    time: Annotated[float, typer.Option(min=0, max=60, help="Seconds to time each on this machine; 0: not.")] = 0,
+    time: Annotated[
+        float, typer.Option(min=0, max=60, help="Seconds, and eight steps at least, to time each here; 0: not.")
+    ] = 0,
     as_json: JsonOption = False,
 ) -> None:
     """The GAN families: papers, ideas, what each is for, presets; or all about one."""
@@ -396,7 +398,7 @@ def doctor(
 def bench(
     preset: Annotated[str | None, typer.Option(help="The recipe to time; default: fashion.")] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Another batch size.")] = None,
-    seconds: Annotated[float, typer.Option(help="How long to measure.")] = 10.0,
+    seconds: Annotated[float, typer.Option(help="How long to measure; eight steps at least.")] = 10.0,
     device: Annotated[Device, typer.Option(help="Where to measure.")] = Device.auto,
     precision: Annotated[Precision, typer.Option(help="auto: bf16 where the hardware has it.")] = Precision.auto,
     as_json: JsonOption = False,

@@ -6,10 +6,10 @@ its features with a class embedding, D(x, y) = y^T V phi(x) + psi(phi(x)). Witho
 
 Deviations, for quality per minute on a CPU: one D step per G step; D's first layer reads and G's last one draws
 2x2 blocks of pixels on half the picture's side, where layers with one channel run at a twentieth of the speed;
-learning rates fall to zero over the run; samples come from averaged weights. Four options are of other papers: z
+learning rates fall to zero over the run; samples come from averaged weights. Five options are of other papers: z
 in all of G's batch norms (Chen+ 2019), the deviation among pictures in D (after Karras+ 2018, but for each feature
-and among pictures of one class), a second D for shrunk pictures (Wang+ 2018), and relativistic pairs
-(Jolicoeur-Martineau 2019).
+and among pictures of one class), further Ds for shrunk pictures (Wang+ 2018) and for colours (after Isola+ 2017), and
+relativistic pairs (Jolicoeur-Martineau 2019).
 """
 
 from __future__ import annotations
@@ -81,6 +81,9 @@ class Config(FamilyConfig):
     D_small: int = Field(0, ge=0, multiple_of=2)
     """Shorter side, in pixels, to which pictures are shrunk for a second D, which so sees colours and outlines alone;
     0: there is none."""
+    D_colours: int = Field(0, ge=0, multiple_of=2)
+    """Channels of a further D, which looks at one pixel at a time and averages over the picture what it finds: it
+    knows which colours a picture has, and not where; 0: there is none."""
 
     objective: Literal["hinge", "nonsaturating", "least-squares", "least-squares-chi2", "relativistic"] = "hinge"
     """The game: which losses D and G minimise. relativistic: D compares each real picture with a fake (of its
@@ -165,7 +168,7 @@ class Judge(nn.Module):
 
 
 class Discriminator(Judge):
-    """images (N, C, H, W) [, labels (N,)] -> logits (N,), float32; with a second D for small pictures (N, 2)."""
+    """images (N, C, H, W) [, labels (N,)] -> logits (N,), float32; (N, K) with K - 1 further Ds: see Config."""
 
     def __init__(self, cfg: Config, spec: ImageSpec) -> None:
         side_h, side_w = -(-spec.height // 2), -(-spec.width // 2)
@@ -179,16 +182,22 @@ class Discriminator(Judge):
         shrink = min(1.0, (cfg.D_small or math.inf) / min(spec.height, spec.width))
         self.small_size = (round(spec.height * shrink), round(spec.width * shrink))
         self.small = small_judge(cfg, spec.channels, self.small_size, spec.classes) if cfg.D_small else None
+        self.colours = colour_judge(cfg, spec) if cfg.D_colours else None
         # Pictures whose colours differ lie k times closer together once they are shrunk by k: without this factor a
         # slope of at most 1 there would be one of 1/k in the pictures, and D's details would drown out the colours.
+        # An average over the picture shrinks it to one pixel.
         self.small_slope = math.sqrt(spec.height * spec.width / math.prod(self.small_size))
+        self.colours_slope = math.sqrt(spec.height * spec.width)
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         logits = super().forward(unshuffle(images), labels)
-        if self.small is None:
-            return logits
-        small = self.small(F.adaptive_avg_pool2d(images, self.small_size), labels)
-        return torch.stack([logits, self.small_slope * small], 1)
+        further = []
+        if self.small is not None:
+            small = F.adaptive_avg_pool2d(images, self.small_size)
+            further.append(self.small_slope * self.small(small, labels))
+        if self.colours is not None:  # of half the side: a quarter of the work, and cloth has the same colours there
+            further.append(self.colours_slope * self.colours(F.avg_pool2d(images, 2, ceil_mode=True), labels))
+        return torch.stack([logits, *further], 1) if further else logits
 
 
 def small_judge(cfg: Config, channels: int, size: tuple[int, int], classes: int) -> Judge:
@@ -199,6 +208,16 @@ def small_judge(cfg: Config, channels: int, size: tuple[int, int], classes: int)
         spectral_norm(StridedConv2d(32, 64, 4, 2, 1)), nn.LeakyReLU(cfg.slope),
     ]  # fmt: skip
     return Judge(layers, 64, (size[0] // 2, size[1] // 2), cfg, classes)
+
+
+def colour_judge(cfg: Config, spec: ImageSpec) -> Judge:
+    """The D for colours: images (N, C, H, W) of any size [, labels (N,)] -> logits (N,). After Isola+ 2017's PixelGAN,
+    whose D judges every pixel; here it is what its layers make of a pixel that is averaged, and the mean is judged."""
+    width = cfg.D_colours
+    layers: list[nn.Module] = []
+    for a, b in ((spec.channels, width // 2), (width // 2, width), (width, width)):
+        layers += [spectral_norm(nn.Conv2d(a, b, 1)), nn.LeakyReLU(cfg.slope)]
+    return Judge([*layers, nn.AdaptiveAvgPool2d(1)], width, (1, 1), cfg, spec.classes)
 
 
 class Model(Family):
@@ -270,7 +289,7 @@ class Model(Family):
     def logits(self, images: Tensor, labels: Tensor | None) -> Tensor:
         with judging(self.D):
             logits = self.D(images, labels)
-            return logits if self.D.small is None else logits[:, 0]
+            return logits if logits.ndim == 1 else logits[:, 0]
 
     def draw(self, n: int, labels: Tensor | None, generator: torch.Generator, truncation: float = 1.0) -> Tensor:
         z = truncated_normal((n, self.config.z_dim), truncation, generator).to(self.device)
