@@ -322,10 +322,11 @@ PRESETS = {
     "garments": Preset(
         # One colour is hard to keep over a garment drawn from a map of noise, and easy where noise scales all of a map.
         # A D that sees the deviation of every feature learns quickly: it has G's rate here, not twice that. It tells
-        # fakes by their details, which teaches G little about colours; a second D sees these alone.
+        # fakes by their details, which teaches G little about colours; a second D sees outlines and colours alone, a
+        # third one nothing but colours.
         Config(**(NARROW | {
             "batch": 32, "G_pixels": "single", "G_width": 16, "self_modulation": True, "group": 4, "D_small": 8,
-            "objective": "relativistic", "G_lr": 1.2e-3, "D_lr": 1.2e-3,
+            "D_colours": 64, "objective": "relativistic", "G_lr": 1.2e-3, "D_lr": 1.2e-3,
         })),
         "garments", 10 * 60_000, "The default recipe on drawn garments, 64x64 in colour.",
         {"size": 64, "channels": 3},
