@@ -456,7 +456,8 @@ def _interrupts() -> Iterator[None]:
     try:
         yield
     except Interrupted as stopped:
-        print("elegan: interrupted; the same command again starts where the last checkpoint is", file=sys.stderr)
+        told = "interrupted; the same command again goes on from the last checkpoint, or begins where there is none"
+        print(f"elegan: {told}", file=sys.stderr)
         raise typer.Exit(128 + stopped.signal) from None
 
 
