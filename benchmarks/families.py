@@ -74,6 +74,8 @@ def report(rows: list[dict[str, Any]]) -> str:
         "are, planned for the length that is given, so that a short length says which recipe is quick, not which is",
         "best in the end. ms: of a step, all that a run does included, where time was what all had alike; a step's",
         "cost on a quiet machine is in docs/families.md. With fewer seeds than three a rank is no more than a hint.",
+        "The D of `fashion-projected` looks through another classifier of the same classes, which flatters it here",
+        "(docs/metrics.md).",
     ]
     for protocol in dict.fromkeys(row["protocol"] for row in rows):
         command = (

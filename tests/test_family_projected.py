@@ -202,6 +202,8 @@ def test_nobody_is_judged_by_the_features_it_was_trained_on(tmp_path):
         ("fashion", str(copy), "garments", True),
         (str(copy), "auto", "fashion-mnist", True),
         ("digits", "auto", "fashion-mnist", False),
+        ("fashion-tuning", "fashion-tuning", "fashion-mnist", True),
+        ("fashion-tuning", "auto", "fashion-mnist", False),
         ("fashion", "descriptors", "fashion-mnist", False),
         ("random", "auto", "fashion-mnist", False),
         (None, "auto", "fashion-mnist", False),

@@ -24,6 +24,7 @@ from elegan.tuning import trial as trial_module
 from elegan.tuning.folder import SearchFolder
 from elegan.tuning.plots import explained, importances
 from elegan.tuning.results import Search
+from elegan.tuning.scoring import Scorer, hold_out
 from elegan.tuning.search import _take, own_values
 from elegan.tuning.space import default_space, parse_space, with_values
 
@@ -55,6 +56,13 @@ def tune(data: Path, out: Path, **options: Any) -> Search:
 
 
 # What may be searched
+
+
+def test_a_search_is_not_judged_by_what_its_D_looks_through(blobs: Path) -> None:
+    base = hold_out(configure("projected-tiny", str(blobs), settings={"features": "fashion-tuning"}))
+    with pytest.raises(UserError, match="trained on the features 'fashion-tuning', so they cannot judge it"):
+        Scorer(base, "frechet", "fashion-tuning", 100)
+    Scorer(base, "frechet", "descriptors", 100)
 
 
 @pytest.mark.parametrize(

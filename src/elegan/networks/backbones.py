@@ -1,9 +1,10 @@
 """Frozen networks whose maps a projected discriminator looks at (Sauer+ 2021): the user says which.
 
-`fashion` and `digits` are the classifiers that the package ships for judging; a `.safetensors` is another one of
-`scripts/train_features.py`; a TorchScript file is any network that takes float32 (N, C, H, W) in [0, 1], the pictures
-as they are, and returns a map (N, F, h, w) or several, from fine to coarse; `random` is a network that has never learnt
-anything, for data that nothing else fits: honest, and weak. TorchScript is a program of torch: use those you trust.
+`fashion`, `digits` and `fashion-tuning` are the classifiers that the package ships for judging and for choosing by; a
+`.safetensors` is another one of `scripts/train_features.py`; a TorchScript file is any network that takes float32
+(N, C, H, W) in [0, 1], the pictures as they are, and returns a map (N, F, h, w) or several, from fine to coarse;
+`random` is a network that has never learnt anything, for data that nothing else fits: honest, and weak. TorchScript is
+a program of torch: use those you trust.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from torch.nn import functional as F
 from elegan.errors import UserError, nearest
 from elegan.networks.classifiers import PlainClassifier, ResidualClassifier, fold
 
-SHIPPED = ("fashion", "digits")
+SHIPPED = ("fashion", "digits", "fashion-tuning")
 NAMES = (*SHIPPED, "random")
 SCRIPT = (".pt", ".pth", ".ts", ".torchscript")
 WEIGHTS = Path(__file__).resolve().parents[1] / "metrics" / "weights"

@@ -41,6 +41,7 @@ class Scorer:
     """The judge of all trials of one process. Raises UserError when this data or these features have no such score."""
 
     def __init__(self, base: RunConfig, score: str, features: str, samples: int) -> None:
+        from elegan.judge import check_independent
         from elegan.metrics.evaluate import Judge
         from elegan.metrics.inputs import SMALLEST
         from elegan.training.run import open_split
@@ -54,6 +55,7 @@ class Scorer:
             )
         if features == "auto":
             features = CHOOSING.get(train.name, "auto") if (train.channels, train.height) == (1, 28) else "auto"
+        check_independent(base, features, train.name)
         self.judge = Judge(train, held_out, features=features, n=samples, copies=False)
         self.score, self.samples = score, samples
         self.protocol = (
