@@ -144,12 +144,12 @@ def projected(lab: Lab) -> dict[str, Any]:
         "batch": 32, "G_width": 32, "G_widest": 128, "D_width": 32, "G_lr": 6e-4, "D_lr": 6e-4, "augment": "none",
         "lr_schedule": "constant",
     }  # fmt: skip
+    features = "random" if lab.broken else "fashion-tuning"
+    ours = lab.train("projected", "fashion-projected", 45_000, checkpoints=9, features=features, **alike)
     plain = lab.train(
         "projected-plain", "small-ada", 90_000, data=FASHION, checkpoints=9, shared=True, size=28, channels=1,
         D_widest=128, **alike,
     )  # fmt: skip
-    features = "random" if lab.broken else "fashion-tuning"
-    ours = lab.train("projected", "fashion-projected", 45_000, checkpoints=9, features=features, **alike)
     curves = {
         name: [(images, lab.read_model(model, FASHION).frechet) for images, model in lab.models(run)]
         for name, run in (("plain", plain), ("projected", ours))
