@@ -20,6 +20,7 @@ class Gate:
     measure: str  # module in gates/ and function: "critics.wgan_gp"
     broken: str = ""  # the planted fault, in words; "" where there is none
     earlier: str = ""  # the settings or the measure that missed before, and what came out: of seed 0
+    pictured: str = ""  # what the sample picture shows, where that is not what is tested
     control: bool = False  # against the technique's own off-switch: a miss means "neutral", not "wrong"
 
     def passed(self, measured: dict[str, Any]) -> bool:

@@ -115,5 +115,7 @@ def page(gates: list[Gate], notice: str) -> str:
         pictures = [RESULTS / f"{gate.name}-seed{r['seed']}.png" for r in found]
         pictures = [p for p in pictures if p.is_file()]
         if pictures:
+            if gate.pictured:
+                lines.append(f"Pictured: {gate.pictured}.")
             lines.append(f"![Samples of {gate.name}](../benchmarks/results/evidence/{pictures[0].name})")
     return "\n\n".join(lines) + "\n"
