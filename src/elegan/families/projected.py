@@ -260,6 +260,7 @@ PRESETS = {
         "fashion-mnist", 5 * 60_000, "Garments by way of a classifier that knows garments: clear shapes soon.",
     ),
     "digits-projected": Preset(
-        Config(features="fashion"), "mnist", 5 * 60_000, "Digits by way of a network that has learnt to tell garments.",
+        Config(features="fashion", augment="none", **NARROW),
+        "mnist", 5 * 60_000, "Digits by way of a network that has learnt to tell garments.",
     ),
 }  # fmt: skip
