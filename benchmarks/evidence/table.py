@@ -144,7 +144,8 @@ GATES = [
     ),
     Gate(
         "projected", "projected", "A projected D reaches the plain game's best FCD in half the images.",
-        "images seen at most 0.5 times those of the plain game's best; the judge's features are not D's",
+        "images seen at most 0.5 times those of the plain game's best; the judge's features are not D's, though of the "
+        "same classes (for the digits' classifier, a stranger to garments, it stays behind the plain game: digits FD)",
         lambda m: m["images_of_plain"] <= 0.5, "small.projected", "a frozen network that has learnt nothing",
         earlier="D's network the digits' classifier, batches of 64 at rates of 2e-4, DiffAugment for the projected D "
         "alone, 180,000 images: not reached, FCD 7.5 for 3.62. At seed 3, after 60,000 images in batches of 32, "
