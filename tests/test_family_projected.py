@@ -18,8 +18,8 @@ from elegan.families import projected
 from elegan.families.base import Batch, Clock, ImageSpec
 from elegan.judge import check_independent
 from elegan.metrics.evaluate import AUTO
-from elegan.metrics.features import load_features
-from elegan.networks.backbones import WEIGHTS, RandomMaps, load_backbone
+from elegan.metrics.features import WEIGHTS, load_features
+from elegan.networks.backbones import RandomMaps, load_backbone
 from elegan.training import run
 
 SPEC = ImageSpec(1, 28, 28, 3)

@@ -65,6 +65,16 @@ def test_a_search_is_not_judged_by_what_its_D_looks_through(blobs: Path) -> None
     Scorer(base, "frechet", "descriptors", 100)
 
 
+def test_a_trial_that_looks_through_the_judge_fails_before_it_trains(tmp_path: Path) -> None:
+    data = make_npz(tmp_path / "blobs.npz", side=28, count=400)
+    choices = {"search": ["features=random,fashion-tuning"], "features": "fashion-tuning", "steps": 2, "samples": 100}
+    found = elegan.tune("projected-tiny", data, tmp_path / "t", trials=4, show=False, **choices)
+    own = [t for t in found.trials if t.values["features"] == "fashion-tuning"]
+    assert own and all(t.outcome == "failed" and "cannot judge it" in t.why for t in own)
+    assert not any(list(SearchFolder(tmp_path / "t").trial(t.number).glob("seed*")) for t in own)
+    assert [t.outcome for t in found.trials if t not in own] == ["done"] * (4 - len(own))
+
+
 @pytest.mark.parametrize(
     ("item", "expected"),
     [

@@ -157,13 +157,13 @@ GATES = [
     Gate(
         "transfer", "transfer", "On 100 pictures it pays to begin with what was learnt from drawn garments.",
         "FCD at most 0.9 times that from scratch", lambda m: m["FCD_fine_tuned"] <= 0.9 * m["FCD_scratch"],
-        "small.transfer", control=True, pictured="the drawn garments that both begin with, before the 100 pictures",
+        "small.transfer", control=True, pictured="the drawn garments that fine-tuning begins with",
     ),
     Gate(
         "freeze-d", "transfer", "FreezeD: on 100 pictures the lowest layer of D had better stay.",
         "FCD at most that of plain fine-tuning, and 0.9 times that from scratch",
         lambda m: m["FCD_freeze_D"] <= min(m["FCD_fine_tuned"], 0.9 * m["FCD_scratch"]),
-        "small.transfer", control=True, pictured="the drawn garments that both begin with, before the 100 pictures",
+        "small.transfer", control=True, pictured="the drawn garments that fine-tuning begins with",
     ),
     Gate(
         "biggan-truncation", "biggan", "Truncation makes BigGAN's samples typical and alike; labels are drawn.",

@@ -12,6 +12,7 @@ from benchmarks.evidence.gates.plain import FASHION
 from benchmarks.evidence.lab import Lab, few, reader
 from elegan.adversarial.augment import ada as ada_transform
 from elegan.data import open_data
+from elegan.families.projected import NARROW as PROJECTED
 from elegan.images import to_float
 from elegan.metrics.features import load_features
 from elegan.metrics.frechet_distance import frechet, moments
@@ -140,15 +141,11 @@ def projected(lab: Lab) -> dict[str, Any]:
     The plain game is the family `ada` without augmentation: the same G. Both classifiers have learnt the same labels,
     so the distance for one that has never seen a garment is told too. Broken: the frozen network has learnt nothing.
     """
-    alike = {
-        "batch": 32, "G_width": 32, "G_widest": 128, "D_width": 32, "G_lr": 6e-4, "D_lr": 6e-4, "augment": "none",
-        "lr_schedule": "constant",
-    }  # fmt: skip
-    features = "random" if lab.broken else "fashion-tuning"
-    ours = lab.train("projected", "fashion-projected", 45_000, checkpoints=9, features=features, **alike)
+    fault = {"features": "random"} if lab.broken else {}
+    ours = lab.train("projected", "fashion-projected", 45_000, checkpoints=9, **fault)
     plain = lab.train(
-        "projected-plain", "small-ada", 90_000, data=FASHION, checkpoints=9, shared=True, size=28, channels=1,
-        D_widest=128, **alike,
+        "projected-plain", "small-ada", 90_000, data=FASHION, checkpoints=9, shared=True, augment="none", size=28,
+        channels=1, D_widest=128, **PROJECTED,
     )  # fmt: skip
     curves = {
         name: [(images, lab.read_model(model, FASHION).frechet) for images, model in lab.models(run)]

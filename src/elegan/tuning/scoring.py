@@ -41,7 +41,6 @@ class Scorer:
     """The judge of all trials of one process. Raises UserError when this data or these features have no such score."""
 
     def __init__(self, base: RunConfig, score: str, features: str, samples: int) -> None:
-        from elegan.judge import check_independent
         from elegan.metrics.evaluate import Judge
         from elegan.metrics.inputs import SMALLEST
         from elegan.training.run import open_split
@@ -55,7 +54,8 @@ class Scorer:
             )
         if features == "auto":
             features = CHOOSING.get(train.name, "auto") if (train.channels, train.height) == (1, 28) else "auto"
-        check_independent(base, features, train.name)
+        self.features, self.data = features, train.name
+        self.check(base)
         self.judge = Judge(train, held_out, features=features, n=samples, copies=False)
         self.score, self.samples = score, samples
         self.protocol = (
@@ -71,6 +71,12 @@ class Scorer:
         if value is None:
             raise UserError(f"--score {score}: this data with features {self.judge.features} does not give it")
         self.floor = float(value)
+
+    def check(self, config: RunConfig) -> None:
+        """UserError for settings by which D looks through the very features that judge here."""
+        from elegan.judge import check_independent
+
+        check_independent(config, self.features, self.data)
 
     def __call__(self, run: Any) -> dict[str, Any]:
         """All numbers of a run's newest checkpoint."""

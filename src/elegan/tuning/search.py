@@ -282,6 +282,7 @@ def _run(folder: SearchFolder, study: Any, handle: Any, scorer: Any, stop: Calla
     try:
         try:
             config = with_values(base, values)
+            scorer.check(config)
         except UserError as error:
             raise Failed(str(error)) from None
         trial = Trial(handle, config, folder.trial(handle.number), terms, scorer, stop, lambda t: say(f"{title} {t}"))
