@@ -163,6 +163,12 @@ class Family(ABC):
         """
         return ()
 
+    def prepare(self, images: Tensor, labels: Tensor | None) -> None:  # noqa: B027, most families need no look
+        """Look at uint8 images (N, C, H, W) of the data, with labels (N,) int64 or None, before the first step.
+
+        Once for a run: what is found belongs to `parts`, and comes back with them. The same data find the same.
+        """
+
     @abstractmethod
     def step(self, batches: Sequence[Batch], clock: Clock) -> dict[str, Tensor]:
         """One training step on `batches_per_step` batches.

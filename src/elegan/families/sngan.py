@@ -37,6 +37,7 @@ from elegan.adversarial.stabilizers import (
     update_ema,
 )
 from elegan.families.base import Batch, Card, Clock, Family, FamilyConfig, ImageSpec, Preset, judging, minimize
+from elegan.networks.kinds import Kinds
 from elegan.networks.layers import (
     ConditionalBatchNorm,
     Crop,
@@ -85,6 +86,10 @@ class Config(FamilyConfig):
     """Channels of a further D, which looks at one pixel at a time and averages over the picture what it finds: it
     knows which colours a picture has, and not where; 0: there is none."""
 
+    kinds: int = Field(0, ge=0)
+    """Kinds of pictures, by their colours, that are found in the data before training and that G and D are told: G
+    draws each as often as there are pictures of it; 0: none."""
+
     objective: Literal["hinge", "nonsaturating", "least-squares", "least-squares-chi2", "relativistic"] = "hinge"
     """The game: which losses D and G minimise. relativistic: D compares each real picture with a fake (of its
     class), which keeps more of the variety."""
@@ -115,7 +120,10 @@ def double(c_in: int, c_out: int, how: Literal["deconv", "nearest", "bilinear"])
 
 
 class Generator(nn.Module):
-    """z (N, z_dim) [, labels (N,)] -> images (N, C, H, W), doubling a map of 6 to 11 pixels until it is there."""
+    """z (N, z_dim) [, labels (N,)] -> images (N, C, H, W), doubling a map of 6 to 11 pixels until it is there.
+
+    With kinds z's first number says which of them, and leaps from one to the next; the others move smoothly.
+    """
 
     def __init__(self, cfg: Config, spec: ImageSpec) -> None:
         super().__init__()
@@ -125,15 +133,20 @@ class Generator(nn.Module):
         h, w = base_size(spec.height, strides), base_size(spec.width, strides)
         widths = [min(cfg.G_width * 2**i, cfg.G_widest) for i in reversed(range(int(blocks), stages + 1))]
         self.embed = nn.Embedding(spec.classes, cfg.embedding) if spec.classes else None
-        inputs = cfg.z_dim + (cfg.embedding if spec.classes else 0)
+        self.kinds = Kinds(cfg.kinds, spec.channels, spec.classes) if cfg.kinds else None
+        self.embed_kind = nn.Embedding(cfg.kinds, cfg.embedding) if cfg.kinds else None
+        told = cfg.z_dim + (cfg.embedding if cfg.kinds else 0)
+        inputs = told + (cfg.embedding if spec.classes else 0)
         self.start = nn.Sequential(nn.Linear(inputs, h * w * widths[0], bias=False), ToMap(widths[0], h, w))
-        noise = cfg.z_dim if cfg.self_modulation else 0
+        noise = told if cfg.self_modulation else 0
         self.norms = nn.ModuleList(ConditionalBatchNorm(width, spec.classes, noise) for width in widths)
         self.ups = nn.ModuleList(double(a, b, cfg.upsampling) for a, b in itertools.pairwise(widths))
         draw = [conv(widths[-1], 4 * spec.channels, 3), Shuffle()] if blocks else [conv(widths[-1], spec.channels, 3)]
         self.out = nn.Sequential(*draw, Crop(spec.height, spec.width))
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        if self.kinds is not None and self.embed_kind is not None:
+            z = torch.cat([z, self.embed_kind(self.kinds.told(z, labels)).to(z.dtype)], 1)
         start = z
         if self.embed is not None:
             assert labels is not None
@@ -145,7 +158,7 @@ class Generator(nn.Module):
 
 
 class Judge(nn.Module):
-    """x (N, ...) [, labels (N,)] -> logits (N,), float32, of what `layers` make of x: maps (N, width, *size)."""
+    """x (N, ...) [, labels (N,)] [, kinds (N,)] -> logits (N,), float32, of `layers(x)`: maps (N, width, *size)."""
 
     def __init__(self, layers: list[nn.Module], width: int, size: tuple[int, int], cfg: Config, classes: int) -> None:
         super().__init__()
@@ -154,8 +167,9 @@ class Judge(nn.Module):
         features = width * size[0] * size[1] + (width if cfg.group else 0)
         self.linear = spectral_norm(nn.Linear(features, 1))
         self.embed = spectral_norm(nn.Embedding(classes, features)) if classes else None
+        self.embed_kind = spectral_norm(nn.Embedding(cfg.kinds, features)) if cfg.kinds else None
 
-    def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, labels: Tensor | None = None, kinds: Tensor | None = None) -> Tensor:
         maps = self.features(x)
         phi = self.flat(maps)  # phi(x): (N, features)
         if self.deviation is not None:
@@ -164,11 +178,14 @@ class Judge(nn.Module):
         if self.embed is not None:
             assert labels is not None
             logits = logits + (phi.float() * self.embed(labels)).sum(1)  # Miyato & Koyama 2018, eq. 3
+        if self.embed_kind is not None:
+            assert kinds is not None
+            logits = logits + (phi.float() * self.embed_kind(kinds)).sum(1)
         return logits
 
 
 class Discriminator(Judge):
-    """images (N, C, H, W) [, labels (N,)] -> logits (N,), float32; (N, K) with K - 1 further Ds: see Config."""
+    """images (N, C, H, W) [, labels (N,)] [, kinds (N,)] -> logits (N,), float32; (N, K) with K - 1 further Ds."""
 
     def __init__(self, cfg: Config, spec: ImageSpec) -> None:
         side_h, side_w = -(-spec.height // 2), -(-spec.width // 2)
@@ -189,14 +206,14 @@ class Discriminator(Judge):
         self.small_slope = math.sqrt(spec.height * spec.width / math.prod(self.small_size))
         self.colours_slope = math.sqrt(spec.height * spec.width)
 
-    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
-        logits = super().forward(unshuffle(images), labels)
+    def forward(self, images: Tensor, labels: Tensor | None = None, kinds: Tensor | None = None) -> Tensor:
+        logits = super().forward(unshuffle(images), labels, kinds)
         further = []
         if self.small is not None:
             small = F.adaptive_avg_pool2d(images, self.small_size)
-            further.append(self.small_slope * self.small(small, labels))
+            further.append(self.small_slope * self.small(small, labels, kinds))
         if self.colours is not None:  # of half the side: a quarter of the work, and cloth has the same colours there
-            further.append(self.colours_slope * self.colours(F.avg_pool2d(images, 2, ceil_mode=True), labels))
+            further.append(self.colours_slope * self.colours(F.avg_pool2d(images, 2, ceil_mode=True), labels, kinds))
         return torch.stack([logits, *further], 1) if further else logits
 
 
@@ -250,6 +267,11 @@ class Model(Family):
     def steady(self) -> float:
         return steady_share(self.config.lr_schedule, self.config.lr_hold)
 
+    def prepare(self, images: Tensor, labels: Tensor | None) -> None:
+        if self.G.kinds is not None and self.G_ema.kinds is not None:
+            self.G.kinds.learn(images, labels)
+            self.G_ema.kinds.load_state_dict(self.G.kinds.state_dict())
+
     def step(self, batches: Sequence[Batch], clock: Clock) -> dict[str, Tensor]:
         cfg, (real, labels) = self.config, batches[0]
         n = len(real)
@@ -258,24 +280,25 @@ class Model(Family):
         set_learning_rate(self.D_adam, cfg.D_lr * rate)
         self.G.train()
         self.D.train()
+        kinds = None if self.G.kinds is None else self.G.kinds(real, labels)
 
         # (1) Discriminator, on real and fake; both are disturbed alike where the recipe says so
         with torch.no_grad():
-            fake = self.G(torch.randn(n, cfg.z_dim, device=real.device), labels)  # (n, C, H, W)
+            fake = self.G(self.noise(n, labels, kinds), labels)  # (n, C, H, W)
             shown = self.augment(torch.cat([real, fake]), 1.0)
         if cfg.group:  # apart: a group of both would tell D nothing
-            real_logits, fake_logits = (self.D(half, labels) for half in shown.chunk(2))
+            real_logits, fake_logits = (self.D(half, labels, kinds) for half in shown.chunk(2))
         else:  # in one pass, which is quicker
-            both = None if labels is None else torch.cat([labels, labels])
-            real_logits, fake_logits = self.D(shown, both).chunk(2)
+            twice = [None if told is None else torch.cat([told, told]) for told in (labels, kinds)]
+            real_logits, fake_logits = self.D(shown, *twice).chunk(2)
         D_loss = self.objective.D(real_logits, fake_logits)
         minimize(D_loss, self.D_adam)
 
         # (2) Generator, on new fakes: D has just learnt those above by heart, and G would lose variety on them. Where D
         # compares, it is with the real pictures as D judged them above, which saves a pass.
         with frozen(self.D):
-            fake = self.G(torch.randn(n, cfg.z_dim, device=real.device), labels)
-            G_loss = self.objective.G(real_logits.detach(), self.D(self.augment(fake, 1.0), labels))
+            fake = self.G(self.noise(n, labels, kinds), labels)
+            G_loss = self.objective.G(real_logits.detach(), self.D(self.augment(fake, 1.0), labels, kinds))
             minimize(G_loss, self.G_adam)
 
         # (3) Average
@@ -286,14 +309,22 @@ class Model(Family):
             **self.objective.right(real_logits, fake_logits),
         }
 
+    def noise(self, n: int, labels: Tensor | None, kinds: Tensor | None) -> Tensor:
+        """z (n, z_dim) of n pictures of these kinds, or of any."""
+        z = torch.randn(n, self.config.z_dim, device=self.device)
+        return z if kinds is None or self.G.kinds is None else self.G.kinds.telling(z, kinds, labels)
+
     def logits(self, images: Tensor, labels: Tensor | None) -> Tensor:
         with judging(self.D):
-            logits = self.D(images, labels)
+            kinds = None if self.G.kinds is None else self.G.kinds(images, labels)
+            logits = self.D(images, labels, kinds)
             return logits if logits.ndim == 1 else logits[:, 0]
 
     def draw(self, n: int, labels: Tensor | None, generator: torch.Generator, truncation: float = 1.0) -> Tensor:
-        z = truncated_normal((n, self.config.z_dim), truncation, generator).to(self.device)
-        return self.G_ema.eval()(z, labels)
+        z = truncated_normal((n, self.config.z_dim), truncation, generator)
+        if self.G.kinds is not None and truncation < 1:  # all kinds, the first and the last ones, too
+            z[:, 0] = torch.randn(n, generator=generator)
+        return self.G_ema.eval()(z.to(self.device), labels)
 
 
 # A third of width 64's time for a picture, so that a minute holds three times as many; and rates that this width bears.
