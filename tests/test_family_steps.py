@@ -791,43 +791,6 @@ def test_the_second_ds_slope_is_measured_in_the_pictures_not_in_the_shrunk_ones(
     torch.testing.assert_close(change, kept * shrunk)
 
 
-@pytest.mark.parametrize(("height", "width"), [(16, 16), (12, 22), (7, 9)])
-@pytest.mark.parametrize("classes", [0, 3])
-def test_the_d_for_colours_does_not_see_where_they_are(height, width, classes):
-    model = make(sngan, ImageSpec(3, height, width, classes), batch=6, group=2, D_small=4, D_colours=8)
-    labels = torch.tensor([0, 0, 1, 1, 2, 2]) if classes else None
-    halves = torch.rand(6, 3, -(-height // 2), -(-width // 2))  # blocks of four pixels, which are averaged first
-    places = torch.randperm(halves[0, 0].numel())
-    moved = halves.flatten(2)[:, :, places].view_as(halves)
-    images, elsewhere = (F.interpolate(x, scale_factor=2)[:, :, :height, :width] for x in (halves, moved))
-    with torch.no_grad():
-        first, small, colours = (model.D.eval()(images, labels) - model.D(elsewhere, labels)).abs().amax(0)
-        recoloured = (model.D(images.flip(1), labels) - model.D(images, labels)).abs().amax(0)[2]
-    assert colours < 1e-4
-    assert min(first, small, recoloured) > 1e-3
-    assert model.logits(images, labels).shape == (6,)
-
-
-def test_the_d_for_colours_stands_alone_and_learns_beside_the_first():
-    model = make(sngan, ImageSpec(3, 16, 16, 0), batch=6, group=0, D_colours=8)
-    before = [p.clone() for p in model.D.colours.features.parameters()]
-    judged: list[Tensor] = []
-    model.D.register_forward_hook(lambda _, __, logits: judged.append(logits.detach().clone()))
-    step(model)
-    assert [logits.shape for logits in judged] == [(12, 2), (6, 2)]  # real and fake in one pass, then new fakes
-    assert all((a != b).any() for a, b in zip(before, model.D.colours.features.parameters(), strict=True))
-
-
-def test_the_slope_of_the_d_for_colours_is_measured_in_the_pictures():
-    """Flat pictures lie sqrt(height * width) times further apart than their one colour does."""
-    model = make(sngan, ImageSpec(3, 16, 12, 0), batch=6, group=0, D_colours=8)
-    colours = torch.rand(2, 3, 1, 1)
-    with torch.no_grad():
-        change = torch.diff(model.D.eval()(colours.expand(2, 3, 16, 12))[:, 1]).abs()
-        one_pixel = torch.diff(model.D.colours(colours)).abs()
-    torch.testing.assert_close(change, math.sqrt(16 * 12) * one_pixel)
-
-
 # GAN --------------------------------------------------------------------------------------------------------------
 
 

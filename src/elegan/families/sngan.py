@@ -8,8 +8,8 @@ Deviations, for quality per minute on a CPU: one D step per G step; D's first la
 2x2 blocks of pixels on half the picture's side, where layers with one channel run at a twentieth of the speed;
 learning rates fall to zero over the run; samples come from averaged weights. Five options are of other papers: z
 in all of G's batch norms (Chen+ 2019), the deviation among pictures in D (after Karras+ 2018, but for each feature
-and among pictures of one class), further Ds for shrunk pictures (Wang+ 2018) and for colours (after Isola+ 2017), and
-relativistic pairs (Jolicoeur-Martineau 2019).
+and among pictures of one class), a further D for shrunk pictures (Wang+ 2018), kinds of pictures for labels (Sage+
+2018), and relativistic pairs (Jolicoeur-Martineau 2019).
 """
 
 from __future__ import annotations
@@ -82,9 +82,6 @@ class Config(FamilyConfig):
     D_small: int = Field(0, ge=0, multiple_of=2)
     """Shorter side, in pixels, to which pictures are shrunk for a second D, which so sees colours and outlines alone;
     0: there is none."""
-    D_colours: int = Field(0, ge=0, multiple_of=2)
-    """Channels of a further D, which looks at one pixel at a time and averages over the picture what it finds: it
-    knows which colours a picture has, and not where; 0: there is none."""
 
     kinds: int = Field(0, ge=0)
     """Kinds of pictures, by their colours, that are found in the data before training and that G and D are told: G
@@ -185,7 +182,7 @@ class Judge(nn.Module):
 
 
 class Discriminator(Judge):
-    """images (N, C, H, W) [, labels (N,)] [, kinds (N,)] -> logits (N,), float32; (N, K) with K - 1 further Ds."""
+    """images (N, C, H, W) [, labels (N,)] [, kinds (N,)] -> logits (N,), float32; (N, 2) with a second D."""
 
     def __init__(self, cfg: Config, spec: ImageSpec) -> None:
         side_h, side_w = -(-spec.height // 2), -(-spec.width // 2)
@@ -199,22 +196,16 @@ class Discriminator(Judge):
         shrink = min(1.0, (cfg.D_small or math.inf) / min(spec.height, spec.width))
         self.small_size = (round(spec.height * shrink), round(spec.width * shrink))
         self.small = small_judge(cfg, spec.channels, self.small_size, spec.classes) if cfg.D_small else None
-        self.colours = colour_judge(cfg, spec) if cfg.D_colours else None
         # Pictures whose colours differ lie k times closer together once they are shrunk by k: without this factor a
         # slope of at most 1 there would be one of 1/k in the pictures, and D's details would drown out the colours.
-        # An average over the picture shrinks it to one pixel.
         self.small_slope = math.sqrt(spec.height * spec.width / math.prod(self.small_size))
-        self.colours_slope = math.sqrt(spec.height * spec.width)
 
     def forward(self, images: Tensor, labels: Tensor | None = None, kinds: Tensor | None = None) -> Tensor:
         logits = super().forward(unshuffle(images), labels, kinds)
-        further = []
-        if self.small is not None:
-            small = F.adaptive_avg_pool2d(images, self.small_size)
-            further.append(self.small_slope * self.small(small, labels, kinds))
-        if self.colours is not None:  # of half the side: a quarter of the work, and cloth has the same colours there
-            further.append(self.colours_slope * self.colours(F.avg_pool2d(images, 2, ceil_mode=True), labels, kinds))
-        return torch.stack([logits, *further], 1) if further else logits
+        if self.small is None:
+            return logits
+        small = F.adaptive_avg_pool2d(images, self.small_size)
+        return torch.stack([logits, self.small_slope * self.small(small, labels, kinds)], 1)
 
 
 def small_judge(cfg: Config, channels: int, size: tuple[int, int], classes: int) -> Judge:
@@ -225,16 +216,6 @@ def small_judge(cfg: Config, channels: int, size: tuple[int, int], classes: int)
         spectral_norm(StridedConv2d(32, 64, 4, 2, 1)), nn.LeakyReLU(cfg.slope),
     ]  # fmt: skip
     return Judge(layers, 64, (size[0] // 2, size[1] // 2), cfg, classes)
-
-
-def colour_judge(cfg: Config, spec: ImageSpec) -> Judge:
-    """The D for colours: images (N, C, H, W) of any size [, labels (N,)] -> logits (N,). After Isola+ 2017's PixelGAN,
-    whose D judges every pixel; here it is what its layers make of a pixel that is averaged, and the mean is judged."""
-    width = cfg.D_colours
-    layers: list[nn.Module] = []
-    for a, b in ((spec.channels, width // 2), (width // 2, width), (width, width)):
-        layers += [spectral_norm(nn.Conv2d(a, b, 1)), nn.LeakyReLU(cfg.slope)]
-    return Judge([*layers, nn.AdaptiveAvgPool2d(1)], width, (1, 1), cfg, spec.classes)
 
 
 class Model(Family):
@@ -353,11 +334,11 @@ PRESETS = {
     "garments": Preset(
         # One colour is hard to keep over a garment drawn from a map of noise, and easy where noise scales all of a map.
         # A D that sees the deviation of every feature learns quickly: it has G's rate here, not twice that. It tells
-        # fakes by their details, which teaches G little about colours; a second D sees outlines and colours alone, a
-        # third one nothing but colours.
+        # fakes by their details, which teaches G little about colours; a second D sees outlines and colours alone. And
+        # a G that is told which kind of colours to draw leaves out those between them.
         Config(**(NARROW | {
             "batch": 32, "G_pixels": "single", "G_width": 16, "self_modulation": True, "group": 4, "D_small": 8,
-            "D_colours": 64, "objective": "relativistic", "G_lr": 1.2e-3, "D_lr": 1.2e-3,
+            "kinds": 32, "objective": "relativistic", "G_lr": 1.2e-3, "D_lr": 1.2e-3,
         })),
         "garments", 10 * 60_000, "The default recipe on drawn garments, 64x64 in colour.",
         {"size": 64, "channels": 3},

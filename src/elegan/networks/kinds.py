@@ -18,6 +18,7 @@ from elegan.images import to_float
 WAVES = 64  # numbers in a histogram of colours
 NEAR = 0.5  # colours in [-1, 1]^C this far apart are told from one another
 SIDE = 32  # pixels, at most, of the pictures whose colours are counted
+CHUNK = 100  # pictures whose colours are counted at a time
 ROUNDS = 30  # of k-means
 MARGIN = 0.01  # of a kind's share of the noise, at either end, that rounding may cost
 
@@ -45,17 +46,23 @@ class Kinds(nn.Module):
         self.register_buffer("shares", torch.full((rows, count), 1 / count))  # of a class's pictures
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
-        return self._nearest(self._colours(images), self._rows(len(images), labels))
+        with torch.autocast(images.device.type, enabled=False):  # the same kinds in any precision
+            way = self._colours(images) - self.means[self._rows(len(images), labels)]
+            return (way @ self.centres.T).argmax(1)
 
     @torch.no_grad()
     def learn(self, images: Tensor, labels: Tensor | None = None) -> None:
         """Find the kinds in uint8 images (N, C, H, W): spherical k-means, begun as k-means++ (Arthur+ 2007) does."""
         generator = torch.Generator().manual_seed(0)
-        colours = torch.cat([self._colours(to_float(part)) for part in images.split(250)])
-        rows = self._rows(len(images), labels)
+        # On the CPU, where sums come out the same each time. Written into one tensor: many small ones, each made after
+        # large ones are gone, would keep the holes between them from being used again (5 GB for 20,000 pictures).
+        colours = torch.empty(len(images), WAVES)
+        for start in range(0, len(images), CHUNK):
+            colours[start : start + CHUNK] = self._colours(to_float(images[start : start + CHUNK]))
+        rows = self._rows(len(images), labels).cpu()
         counts = torch.bincount(rows, minlength=len(self.means))[:, None]
-        self.means.zero_().index_add_(0, rows, colours).div_(counts.clamp(min=1))
-        points = self._ways(colours, rows).cpu()
+        means = colours.new_zeros(self.means.shape).index_add_(0, rows, colours) / counts.clamp(min=1)
+        points = F.normalize(colours - means[rows], dim=1)
         centres = points[torch.randint(len(points), (1,), generator=generator)]
         for _ in range(len(self.centres) - 1):
             far = (1 - (points @ centres.T).amax(1)).clamp(min=1e-9)
@@ -63,10 +70,11 @@ class Kinds(nn.Module):
         for _ in range(ROUNDS):
             sums = torch.zeros_like(centres).index_add_(0, (points @ centres.T).argmax(1), points)
             centres = F.normalize(torch.where(sums.norm(dim=1, keepdim=True) > 1e-6, sums, centres), dim=1)
-        self.centres.copy_(centres)
-        found = torch.zeros_like(self.shares)
-        found.index_put_((rows, self._nearest(colours, rows)), found.new_ones(()), accumulate=True)
-        self.shares.copy_(torch.where(counts > 0, found / counts.clamp(min=1), self.shares))
+        found = torch.zeros(self.shares.shape)
+        found.index_put_((rows, (points @ centres.T).argmax(1)), torch.ones(()), accumulate=True)
+        shares = torch.where(counts > 0, found / counts.clamp(min=1), 1 / len(centres))
+        for buffer, value in zip((self.means, self.centres, self.shares), (means, centres, shares), strict=True):
+            buffer.copy_(value)
 
     def told(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """(N,) int64: the kinds that the first numbers of z (N, ...) ~ N(0, 1) say, in the shares of the class."""
@@ -87,17 +95,9 @@ class Kinds(nn.Module):
 
     def _colours(self, images: Tensor) -> Tensor:
         """(N, WAVES): the mean over the picture of random waves of its colours (Rahimi & Recht 2007)."""
-        with torch.autocast(images.device.type, enabled=False):  # the same kinds in any precision
-            sides = (min(SIDE, images.shape[2]), min(SIDE, images.shape[3]))
-            pixels = F.adaptive_avg_pool2d(images.float(), sides).flatten(2).transpose(1, 2)  # (N, P, C)
-            return torch.cos(pixels @ self.waves + self.phases).mean(1)
-
-    def _ways(self, colours: Tensor, rows: Tensor) -> Tensor:
-        return F.normalize(colours - self.means[rows], dim=1)
-
-    def _nearest(self, colours: Tensor, rows: Tensor) -> Tensor:
-        with torch.autocast(colours.device.type, enabled=False):
-            return (self._ways(colours, rows) @ self.centres.T).argmax(1)
+        sides = (min(SIDE, images.shape[2]), min(SIDE, images.shape[3]))
+        pixels = F.adaptive_avg_pool2d(images.float(), sides).flatten(2).transpose(1, 2)  # (N, P, C)
+        return torch.cos(pixels @ self.waves + self.phases).mean(1)
 
 
 def _quantile(z: Tensor) -> Tensor:
