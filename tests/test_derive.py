@@ -156,6 +156,13 @@ def test_few_pictures_are_treated_as_few():
     assert not any("small-ada" in reason for reason in [*few.reasons, *many.reasons])
 
 
+def test_photos_have_no_kinds_of_colours_unless_asked_for(tmp_path):
+    root = folder(tmp_path / "p")
+    assert configure(data=root).model.kinds == 0
+    assert configure(data=root, settings={"kinds": 4}).model.kinds == 4
+    assert configure("garments").model.kinds == 32
+
+
 def test_what_the_user_sets_stays(tmp_path):
     root = folder(tmp_path / "p", classes=("a cat", "a dog"))
     settings = {"size": "32", "data.channels": "1", "batch": "5", "labels": "ignore"}

@@ -73,6 +73,8 @@ def derive(found: Survey, asked: Mapping[str, Any], fields: Collection[str] = ()
     if min(sides) >= LARGE:
         out.preset = LARGE_PRESET
         out.reasons.append(f"recipe {LARGE_PRESET}: the default one for 64x64")
+        if "kinds" in fields:
+            decide("model.kinds", 0, "no kinds of colours: measured on drawn garments only (--set kinds=32)")
     if found.count < FEW:
         decide("model.batch", 32, f"batch 32: so that {found.count:,} pictures make more steps")
     if found.count < SMALL and "augment" in fields:
