@@ -87,10 +87,9 @@ def progressive(lab: Lab) -> dict[str, Any]:
     found: dict[str, Any] = {"worst_rise": worst, "FCD": distances[-1], "s": lab.read(run, FASHION).s}
     found["levels"] = " ".join(f"{level:.2f}" for level in levels)
     found["FCDs"] = " ".join(f"{distance:.1f}" for distance in distances)
-    if not lab.broken:  # the net that has its full size from the start sees as many images as the time allows
-        seconds = [row["seconds"] for row in run.stats][-1]
-        last = [row for row in run.stats if row["images"] > 0.7 * run.images_seen]
-        speed = float(np.mean([row["images_per_second"] for row in last]))
-        fixed = lab.train("progressive-fixed", "fashion-progan", int(seconds * speed), phase_images=1, **GROWN)
-        found |= {"s_fixed": lab.read(fixed, FASHION).s, "images_fixed": int(seconds * speed)}
-    return found
+    # the net that has its full size from the start sees as many images as the time allows
+    seconds = [row["seconds"] for row in run.stats][-1]
+    last = [row for row in run.stats if row["images"] > 0.7 * run.images_seen]
+    images = int(seconds * float(np.mean([row["images_per_second"] for row in last])))
+    fixed = lab.train("progressive-fixed", "fashion-progan", images, phase_images=1, shared=True, **GROWN)
+    return found | {"s_fixed": lab.read(fixed, FASHION).s, "images_fixed": images}
