@@ -164,9 +164,10 @@ class Family(ABC):
         return ()
 
     def prepare(self, images: Tensor, labels: Tensor | None) -> None:  # noqa: B027, most families need no look
-        """Look at uint8 images (N, C, H, W) of the data, with labels (N,) int64 or None, before the first step.
+        """Look at the data, uint8 images (N, C, H, W) with labels (N,) int64 or None, before the first step.
 
-        Once for a run: what is found belongs to `parts`, and comes back with them. The same data find the same.
+        Once for a run, with all of its images, and not a copy of them. What is found belongs to `parts`, and comes back
+        with them; the same data find the same.
         """
 
     @abstractmethod

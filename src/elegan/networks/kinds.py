@@ -18,6 +18,7 @@ from elegan.images import to_float
 WAVES = 64  # numbers in a histogram of colours
 NEAR = 0.5  # colours in [-1, 1]^C this far apart are told from one another
 SIDE = 32  # pixels, at most, of the pictures whose colours are counted
+LOOKED_AT = 20_000  # pictures, at most, in which kinds are looked for
 CHUNK = 100  # pictures whose colours are counted at a time
 ROUNDS = 30  # of k-means
 MARGIN = 0.01  # of a kind's share of the noise, at either end, that rounding may cost
@@ -54,12 +55,14 @@ class Kinds(nn.Module):
     def learn(self, images: Tensor, labels: Tensor | None = None) -> None:
         """Find the kinds in uint8 images (N, C, H, W): spherical k-means, begun as k-means++ (Arthur+ 2007) does."""
         generator = torch.Generator().manual_seed(0)
+        chosen = torch.randperm(len(images), generator=generator)[:LOOKED_AT].to(images.device)
         # On the CPU, where sums come out the same each time. Written into one tensor: many small ones, each made after
         # large ones are gone, would keep the holes between them from being used again (5 GB for 20,000 pictures).
-        colours = torch.empty(len(images), WAVES)
-        for start in range(0, len(images), CHUNK):
-            colours[start : start + CHUNK] = self._colours(to_float(images[start : start + CHUNK]))
-        rows = self._rows(len(images), labels).cpu()
+        colours = torch.empty(len(chosen), WAVES)
+        for start in range(0, len(chosen), CHUNK):
+            part = chosen[start : start + CHUNK]
+            colours[start : start + CHUNK] = self._colours(to_float(images[part]))
+        rows = self._rows(len(images), labels)[chosen].cpu()
         counts = torch.bincount(rows, minlength=len(self.means))[:, None]
         means = colours.new_zeros(self.means.shape).index_add_(0, rows, colours) / counts.clamp(min=1)
         points = F.normalize(colours - means[rows], dim=1)

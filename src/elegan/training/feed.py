@@ -44,11 +44,6 @@ class Feed:
             seen, n = seen + len(found[-1]), n - len(found[-1])
         return torch.cat(found)
 
-    def first(self, n: int) -> tuple[Tensor, Tensor | None]:
-        """The first `n` images of the run's order, or all: uint8 (n, C, H, W), and labels (n,)."""
-        rows = self.order(0)[:n]
-        return self.images[rows], None if self.labels is None else self.labels[rows]
-
     def batch(self, seen: int, n: int) -> Batch:
         """The `n` images at place `seen`: float (n, C, H, W) in [-1, 1], channels_last, and labels (n,)."""
         rows = self.indices(seen, n)

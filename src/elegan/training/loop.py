@@ -29,7 +29,6 @@ from elegan.training.feed import Feed
 from elegan.training.folder import RunFolder
 from elegan.training.plan import build_model, images_per_step, make_step, with_length
 
-LOOKED_AT = 20_000  # pictures that a family may look at before the first step
 GRID_SEED = 1_000_003  # of the noise behind every sample grid: the same in every run, for comparison
 
 
@@ -84,7 +83,7 @@ def run(
     train, per_step = config.train, images_per_step(model)
     step = make_step(model, feed, engine, remedy.current(config, folder))
     if at.images == 0:
-        model.prepare(*feed.first(LOOKED_AT))
+        model.prepare(feed.images, feed.labels)
         yield save_grid(model, config, folder, 0)
     clock, since = time.perf_counter(), at.images
     early = doctor is not None and doctor.exhausted(at.images)
@@ -128,7 +127,7 @@ def run(
             at.seconds, clock = at.seconds + time.perf_counter() - clock, time.perf_counter()
             model, at, text = go_back(config, folder, engine, model.spec, at, ill)
             if at.images == 0:
-                model.prepare(*feed.first(LOOKED_AT))
+                model.prepare(feed.images, feed.labels)
             assert doctor is not None
             doctor.forget(at.images)
             step, since, early = make_step(model, feed, engine, remedy.current(config, folder)), at.images, False
