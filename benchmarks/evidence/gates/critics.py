@@ -176,14 +176,17 @@ def r3gan_points(lab: Lab) -> dict[str, Any]:
 def r3gan_stacked(lab: Lab) -> dict[str, Any]:
     """How many of the 1,000 modes of stacked MNIST: with pairs, and in the plain game with the same penalties.
 
-    Broken: neither R1 nor R2, in both.
+    Broken: neither R1 nor R2; a third of the images show what becomes of it, and the plain game is not asked.
     """
     found: dict[str, Any] = {}
     C = ChannelFeatures(load_features("digits"))
-    fault: dict[str, Any] = {"gamma": (0.0, 0.0)} if lab.broken else {}
-    for name, objective in (("", "relativistic"), ("_plain", "nonsaturating")):
+    games = {"": "relativistic", "_plain": "nonsaturating"}
+    images, fault = 480_000, {}
+    if lab.broken:
+        games, images, fault = {"": "relativistic"}, 160_000, {"gamma": (0.0, 0.0)}
+    for name, objective in games.items():
         run = lab.train(
-            f"stacked{name}", "fashion-r3gan", 480_000, data="stacked-mnist", labels="ignore", objective=objective,
+            f"stacked{name}", "fashion-r3gan", images, data="stacked-mnist", labels="ignore", objective=objective,
             G_width=12, G_widest=48, D_width=12, D_widest=48, lr=(1e-3, 2e-4), **fault,
         )  # fmt: skip
         there = modes(C.with_codes(run.sample(PUBLISHED, seed=1).images)[1])
