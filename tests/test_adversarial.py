@@ -19,6 +19,7 @@ from elegan.adversarial.stabilizers import (
     frozen,
     learning_rate,
     set_learning_rate,
+    shortness,
     soft_targets,
     truncated_normal,
     update_ema,
@@ -247,6 +248,13 @@ def test_learning_rate_schedules():
     assert [learning_rate(p, "linear") for p in (0, 0.25, 1)] == [1, 0.75, 0]
     assert [learning_rate(p, "cosine") for p in (0, 0.5, 1)] == pytest.approx([1, 0.5, 0])
     assert [learning_rate(p, "linear", hold=0.5) for p in (0, 0.5, 0.75, 1)] == [1, 1, 0.5, 0]
+    assert [learning_rate(p, "linear", 0.5, 0.2) for p in (0.5, 0.75, 1)] == pytest.approx([1, 0.6, 0.2])
+    assert learning_rate(1, "cosine", 0.5, 0.2) == pytest.approx(0.2)
+
+
+def test_how_short_a_run_is():
+    assert [shortness(total, 60) for total in (1, 60, 120, 600)] == pytest.approx([1, 1, 0.25, 0.01])
+    assert [shortness(total, 0) for total in (0, 1, 60)] == [0, 0, 0]
 
 
 def test_cosine_ramp():

@@ -514,6 +514,14 @@ def test_r1_and_r2_join_at_every_step():
     assert values["penalty"].item() == pytest.approx(0.1 * w.square().sum().item(), rel=1e-4)
 
 
+def test_a_short_run_of_sngan_has_larger_rates_which_do_not_fall():
+    model = make(sngan, short_run=1000, lr_hold=0.5)
+    for seen, total, times in ((0, 500, 2), (500, 500, 2), (0, 2000, 1.25), (2000, 2000, 1.25 * 0.25)):
+        model.step(batches(model), Clock(seen, total))
+        for optimizer, lr in ((model.G_adam, model.config.G_lr), (model.D_adam, model.config.D_lr)):
+            assert optimizer.param_groups[0]["lr"] == pytest.approx(times * lr)
+
+
 def test_schedules_of_r3gan():
     model = make(r3gan, burn_in=0.5)
     for seen, lr, beta2 in ((0, 2e-4, 0.9), (250, 1.25e-4, 0.945), (500, 5e-5, 0.99), (1000, 5e-5, 0.99)):

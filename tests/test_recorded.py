@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from elegan import families
-from elegan.adversarial.stabilizers import cosine_ramp, ema_decay, learning_rate
+from elegan.adversarial.stabilizers import cosine_ramp, ema_decay, learning_rate, shortness
 from elegan.families.base import Batch, Clock, Family, ImageSpec
 from elegan.training.engine import Engine
 from elegan.training.recorded import PLAIN_FIRST, Hostless, Recorded, kept_in_place, on_the_device
@@ -165,7 +165,7 @@ def test_schedules_say_the_same_in_tensors(schedule: str) -> None:
         assert tensor.host == number
         assert float(tensor.progress) == pytest.approx(number.progress)
         for function in (
-            lambda clock: learning_rate(clock.progress, schedule, 0.3),
+            lambda clock: learning_rate(clock.progress, schedule, 0.3, shortness(clock.total, 1_000)),
             lambda clock: cosine_ramp(clock.progress, 5.0, 0.5, 0.8),
             lambda clock: ema_decay(64, float("inf"), clock.seen + 64, ramp=0.05),
             lambda clock: ema_decay(64, 10_000, clock.seen, ramp=0.0),

@@ -66,18 +66,23 @@ def ema_decay(images: int, half_life: float, seen: int, ramp: float = 0.05) -> f
     return 0.5 ** (images / at_least(half_life, 1e-8))
 
 
-def learning_rate(progress: float, schedule: str, hold: float = 0.0) -> float:
-    """The factor on the learning rate at `progress` in [0, 1]: `constant`, or `linear` or `cosine` to zero.
+def learning_rate(progress: float, schedule: str, hold: float = 0.0, end: float = 0.0) -> float:
+    """The factor on the learning rate at `progress` in [0, 1]: `constant`, or `linear` or `cosine` to `end`.
 
     `hold` is the share of the run before the fall begins.
     """
     fall = at_least((progress - hold) / (1 - hold), 0.0)
     if schedule == "linear":
-        return 1 - fall
+        return end + (1 - end) * (1 - fall)
     if schedule == "cosine":
-        return half_cosine(fall)
+        return end + (1 - end) * half_cosine(fall)
     assert schedule == "constant", schedule
     return 1.0
+
+
+def shortness(total: int, short: int) -> float:
+    """How short a run of `total` images is: 1 up to `short` images, less for longer ones, as their inverse square."""
+    return at_most(short / at_least(total, 1), 1.0) ** 2
 
 
 def steady_share(schedule: str, hold: float = 0.0) -> float:
