@@ -4,7 +4,8 @@
     python -m benchmarks.families --images 50000 --seeds 0 1 2
     python -m benchmarks.families --report
 
-`--jobs 2` trains two at a time, each with half of the cores.
+`--jobs 2` trains two at a time, each with half of the cores. `--on "an old core"` names the machine, where the same
+time is worth more or less than on that of the other rows: its rows make a table of their own.
 
 Each preset runs as it is, planned for the length that it gets: its rates fall and its networks grow within that time.
 Scored are 10,000 samples against the test split, by the features that no training used. A run that is there is not
@@ -29,6 +30,7 @@ from elegan.judge import evaluate
 
 RESULTS = Path(__file__).parent / "results" / "families.json"
 NUMBERS = ("frechet", "precision", "recall", "coverage", "label_accuracy")
+SEPARATOR = " on "
 
 
 def presets() -> list[str]:
@@ -36,9 +38,8 @@ def presets() -> list[str]:
     return [name for name, (_, preset) in families.presets().items() if preset.data == "fashion-mnist"]
 
 
-def measure(preset: str, length: dict[str, Any], seed: int, runs: Path) -> dict[str, Any]:
+def measure(preset: str, length: dict[str, Any], protocol: str, seed: int, runs: Path) -> dict[str, Any]:
     """Train one preset for a length, or go on with it, and score."""
-    protocol = named(length)
     run = elegan.train(preset, out=runs / protocol.replace(" ", "-") / f"{preset}-seed{seed}", seed=seed, **length)
     value = evaluate(run).value.model_dump()
     last = run.stats[-1]
@@ -56,9 +57,10 @@ def measure(preset: str, length: dict[str, Any], seed: int, runs: Path) -> dict[
     }
 
 
-def named(length: dict[str, Any]) -> str:
-    """A length in words: the name of its protocol."""
-    return f"{length['images']} images" if "images" in length else str(length["budget"])
+def named(length: dict[str, Any], machine: str = "") -> str:
+    """A length in words, and where it was run if that is said: the name of its protocol."""
+    words = f"{length['images']} images" if "images" in length else str(length["budget"])
+    return f"{words}{SEPARATOR}{machine}" if machine else words
 
 
 def report(rows: list[dict[str, Any]]) -> str:
@@ -79,11 +81,11 @@ def report(rows: list[dict[str, Any]]) -> str:
         "benchmarks/results/search.md), which took 28 % off its distance after 100,000 held-out images of one seed.",
     ]
     for protocol in dict.fromkeys(row["protocol"] for row in rows):
-        command = (
-            "--images " + protocol.removesuffix(" images") if protocol.endswith("images") else f"--budget {protocol}"
-        )
+        length, _, machine = protocol.partition(SEPARATOR)
+        timed = not length.endswith("images")
+        command = f"--budget {length}" if timed else "--images " + length.removesuffix(" images")
+        command += f' --on "{machine}"' if machine else ""
         chosen = [row for row in rows if row["protocol"] == protocol]
-        timed = not protocol.endswith("images")
         columns = ["preset", "seeds", "Frechet", "worst", "precision", "recall", "coverage", "label acc.", "images"]
         columns += ["batch", "ms"] if timed else ["batch"]
         by_preset = {name: [r for r in chosen if r["preset"] == name] for name in {r["preset"] for r in chosen}}
@@ -126,22 +128,23 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/families"))
     parser.add_argument("--report", action="store_true", help="write the table from what is there")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="so many at once, each on cores of its own")
+    parser.add_argument("--on", default="", metavar="MACHINE", help="in words, for a table of its own")
     options = parser.parse_args()
     for name in set(options.presets) - set(presets()):
         parser.error(f"no preset of Fashion-MNIST {name!r}; there are {', '.join(presets())}")
     asked = {"images": options.images} if options.images else {"budget": options.budget} if options.budget else None
     if asked and options.jobs > 1:
         length = ["--images", str(options.images)] if options.images else ["--budget", options.budget]
-        again = [sys.executable, "-m", "benchmarks.families", "--runs", str(options.runs), *length]
+        again = [sys.executable, "-m", "benchmarks.families", "--runs", str(options.runs), "--on", options.on, *length]
         chosen = options.presets or presets()
         run_all([[*again, "--seeds", str(seed), "--", name] for seed in options.seeds for name in chosen], options.jobs)
         asked = None
     for seed in options.seeds if asked else []:
         for name in options.presets or presets():
-            key = (name, named(asked), seed)
+            key = (name, protocol := named(asked, options.on), seed)
             if any((r["preset"], r["protocol"], r["seed"]) == key for r in results.read(RESULTS)):
                 continue
-            row = measure(name, asked, seed, options.runs)
+            row = measure(name, asked, protocol, seed, options.runs)
             results.add(RESULTS, row)
             print(json.dumps(row), flush=True)
     if rows := results.read(RESULTS):

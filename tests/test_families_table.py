@@ -28,6 +28,14 @@ def test_the_nearest_to_the_data_comes_first_and_each_protocol_has_its_columns()
     assert [line for line in tables[0] if line == "here, today"]
 
 
+def test_a_named_machine_has_a_table_of_its_own() -> None:
+    protocol = families.named({"budget": "90s"}, "an old core")
+    text = families.report([row("near", "90s", 0, 1.0), row("far", protocol, 0, 5.0)])
+    assert text.count("## 90s") == 2 and '`python -m benchmarks.families --budget 90s --on "an old core"`' in text
+    here, there = text.split("\n## ")[1:]
+    assert "`near`" in here and "`far`" not in here and "`far`" in there and "| 12 |" in there
+
+
 def test_the_table_is_of_all_presets_for_fashion() -> None:
     assert {"fashion", "fashion-mlp", "fashion-stylegan2"} <= set(families.presets())
     assert not {"digits", "garments", "tiny"} & set(families.presets())
