@@ -94,7 +94,7 @@ def sngan(lab: Lab) -> dict[str, Any]:
 
     run = lab.train(
         "sngan", "fashion", 300_000, data=None, sabotage=forgetful if lab.broken else None,
-        G_width=32, G_widest=128, D_width=32, D_widest=128, **{"data.labels": "ignore"},
+        G_width=32, G_widest=128, D_width=32, D_widest=128, short_run=0, **{"data.labels": "ignore"},
     )  # fmt: skip
     D = lab.model(run).parts.nets["D"].eval()
     tops = [

@@ -140,7 +140,7 @@ def average(lab: Lab) -> dict[str, Any]:
 
 def two_rates(lab: Lab) -> dict[str, Any]:
     """The spectrally normalised GAN with D's rate twice G's, and with both at their geometric mean."""
-    wide = {"G_width": 32, "G_widest": 128, "D_width": 32, "D_widest": 128}
+    wide = {"G_width": 32, "G_widest": 128, "D_width": 32, "D_widest": 128, "short_run": 0}
     rates = {"ttur": (2e-4, 8e-4), "equal": (4e-4, 4e-4)}
     found = {}
     for name, (g, d) in rates.items():
