@@ -30,7 +30,6 @@ from elegan.judge import evaluate
 
 RESULTS = Path(__file__).parent / "results" / "families.json"
 NUMBERS = ("frechet", "precision", "recall", "coverage", "label_accuracy")
-SEPARATOR = " on "
 
 
 def presets() -> list[str]:
@@ -60,7 +59,7 @@ def measure(preset: str, length: dict[str, Any], protocol: str, seed: int, runs:
 def named(length: dict[str, Any], machine: str = "") -> str:
     """A length in words, and where it was run if that is said: the name of its protocol."""
     words = f"{length['images']} images" if "images" in length else str(length["budget"])
-    return f"{words}{SEPARATOR}{machine}" if machine else words
+    return results.labelled(words, machine)
 
 
 def report(rows: list[dict[str, Any]]) -> str:
@@ -81,7 +80,7 @@ def report(rows: list[dict[str, Any]]) -> str:
         "benchmarks/results/search.md), which took 28 % off its distance after 100,000 held-out images of one seed.",
     ]
     for protocol in dict.fromkeys(row["protocol"] for row in rows):
-        length, _, machine = protocol.partition(SEPARATOR)
+        length, machine = results.unlabelled(protocol)
         timed = not length.endswith("images")
         command = f"--budget {length}" if timed else "--images " + length.removesuffix(" images")
         command += f' --on "{machine}"' if machine else ""

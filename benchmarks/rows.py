@@ -15,6 +15,20 @@ from elegan.judge import evaluate
 from elegan.training.trained import Run
 
 
+ON = " on "
+
+
+def labelled(what: str, machine: str) -> str:
+    """What was measured, and where if that is said: on another machine the same time is worth more or less."""
+    return f"{what}{ON}{machine}" if machine else what
+
+
+def unlabelled(label: str) -> tuple[str, str]:
+    """What was measured, and the machine, "" if none is said."""
+    what, _, machine = label.partition(ON)
+    return what, machine
+
+
 def read(path: Path) -> list[dict[str, Any]]:
     """The rows on disk, none where there is no file."""
     rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []

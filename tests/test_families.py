@@ -89,6 +89,14 @@ def test_what_a_family_calls_steady_knows_nothing_of_the_length():
                 torch.manual_seed(0)
                 model.step(batches(model), Clock(seen, total))
             assert (same(*map(state, models)) == []) == alike, f"{family} at {seen} of 1,000"
+    short = {"short_run": 500, "lr_schedule": "linear", "lr_hold": 0.5}
+    models = [make("sngan-tiny", **short) for _ in range(3)]
+    for model, total in zip(models, (600, 1_000, 1_001), strict=True):
+        torch.manual_seed(0)
+        model.step(batches(model), Clock(0, total))
+    a, b, c = map(state, models)
+    assert models[0].regime(600) == models[0].regime(1_000) != models[0].regime(1_001)
+    assert not same(a, b) and same(b, c)
     assert held >= {"biggan", "cgan", "gan", "infogan", "lapgan", "projected", "sngan", "wgan"}
 
 

@@ -307,6 +307,19 @@ def test_a_run_whose_length_changed_is_the_run_of_its_images(tmp_path, data, tim
     assert np.array_equal(a.sample(8, seed=3).images, b.sample(8, seed=3).images)
 
 
+@pytest.mark.parametrize(("short", "follows"), [(1_500, True), (2_500, False)])
+def test_a_length_stays_among_those_that_begin_alike(tmp_path, data, timed, monkeypatch, short, follows):
+    """2,256 images are planned, 2,900 fit: with larger rates in short runs that may have been another run so far."""
+    timed += [0.2]
+    settings = {"lr_schedule": "linear", "lr_hold": 0.5, "log_every": 10, "short_run": short}
+    found = watch(tmp_path / "a", data, monkeypatch, 0.16, {"budget": "60s"}, "sngan-tiny", settings)
+    assert bool(of(events.Lengthened, found)) == follows
+    a, images = elegan.Run(tmp_path / "a"), found[-1].images
+    assert (images > 2_500) == follows
+    b = elegan.train("sngan-tiny", data, tmp_path / "b", images=images, show=False, **QUICK, **settings)
+    assert np.array_equal(a.sample(8, seed=3).images, b.sample(8, seed=3).images)
+
+
 def test_a_new_length_is_told():
     faster, slower = events.Lengthened(10, 100_000, 120_000), events.Lengthened(10, 100_000, 90_000)
     assert (

@@ -206,7 +206,7 @@ GATES = [
         "progressive", "progressive", "Growing disturbs nothing and is worth it.",
         "FCD never more than 1.5 times that before, s at the end at most that of full size for the same time",
         lambda m: m["worst_rise"] <= 1.5 and m["s"] <= m.get("s_fixed", m["s"]),
-        "scales.progressive", "new layers are there at once",
+        "scales.progressive", "new layers are there at once; told by s alone, and by 0.005 of it",
     ),
     Gate(
         "lapgan", "lapgan", "Each level draws details like the real ones, anew for new noise, for the picture below.",

@@ -127,11 +127,9 @@ def detector() -> Detector:
 
 def diffaugment(lab: Lab) -> dict[str, Any]:
     """A tenth of the data. Broken: the fakes are not augmented; a fifteenth of the images show what becomes of it."""
-    if lab.broken:
-        on = _few(lab, "diff-broken", "diffaugment", 6_000, 120_000, reals_only)
-        off = _few(lab, "plain-short", "none", 6_000, 120_000)
-    else:
-        on, off = (_few(lab, *names, 6_000, 1_800_000) for names in (("diff", "diffaugment"), ("plain", "none")))
+    fault, suffix, images = (reals_only, "-short", 120_000) if lab.broken else (None, "", 1_800_000)
+    on = _few(lab, f"diff{suffix}", "diffaugment", 6_000, images, fault)
+    off = _few(lab, f"plain{suffix}", "none", 6_000, images)
     return {"FCD": lab.read(on, FASHION).frechet, "FCD_off": lab.read(off, FASHION).frechet}
 
 

@@ -81,8 +81,11 @@ def learning_rate(progress: float, schedule: str, hold: float = 0.0, end: float 
 
 
 def shortness(total: int, short: int) -> float:
-    """How short a run of `total` images is: 1 up to `short` images, less for longer ones, as their inverse square."""
-    return at_most(short / at_least(total, 1), 1.0) ** 2
+    """How short a run of `total` images is: 1 up to `short` images, 1/4 up to twice, 1/16 up to four times that, else 0.
+
+    In steps, so that a run may become a little longer or shorter on the way and stay the run that it was.
+    """
+    return 0.75 * (total <= short) + 0.1875 * (total <= 2 * short) + 0.0625 * (total <= 4 * short)
 
 
 def steady_share(schedule: str, hold: float = 0.0) -> float:

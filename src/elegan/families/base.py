@@ -153,8 +153,12 @@ class Family(ABC):
 
     @property
     def steady(self) -> float:
-        """The share of a run, from its start, in which no step depends on its planned length, `Clock.total`."""
+        """The share of a run, from its start, in which no step depends on its planned length, but for its `regime`."""
         return 0.0
+
+    def regime(self, total: int) -> Hashable:
+        """What steps, from the first one on, make of the planned length: lengths of one regime begin alike."""
+        return ()
 
     def form(self, clock: Clock) -> Hashable:
         """Which of its forms the step at this place takes: steps of one form do the same with other numbers.

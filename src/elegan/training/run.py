@@ -238,7 +238,12 @@ def _train(
     if pace:
         steady, per_step = model.steady, images_per_step(model)
         options["off_pace"] = pace
-        options["length"] = lambda seen, total: pace.images(seen, total, per_step, steady)
+
+        def length(seen: int, total: int) -> int:
+            new = pace.images(seen, total, per_step, steady)
+            return new if model.regime(new) == model.regime(total) else total
+
+        options["length"] = length
         pace.begin()
     if config.train.check_every and config.train.check_share and len(dataset) >= FEWEST:
         options["doctor"] = Checkup(config, folder, engine, lambda: doctors_data(config, dataset))
