@@ -14,7 +14,6 @@ from elegan.files import write_bytes
 from elegan.judge import evaluate
 from elegan.training.trained import Run
 
-
 ON = " on "
 
 
