@@ -81,7 +81,7 @@ def learning_rate(progress: float, schedule: str, hold: float = 0.0, end: float 
 
 
 def shortness(total: int, short: int) -> float:
-    """How short a run of `total` images is: 1 up to `short` images, 1/4 up to twice, 1/16 up to four times that, else 0.
+    """How short a run of `total` images is: 1 up to `short` images, 1/4 up to twice, 1/16 up to 4 times as many, or 0.
 
     In steps, so that a run may become a little longer or shorter on the way and stay the run that it was.
     """
