@@ -336,8 +336,7 @@ PRESETS = {
         "fashion-mnist", 40 * 60_000, "The default with wider networks, for an hour.",
     ),
     "digits": Preset(
-        Config(G_pixels="blocks", G_lr=1.2e-3, D_lr=2.4e-3), "mnist", 5 * 60_000,
-        "The default recipe on handwritten digits.",
+        Config(**NARROW, short_run=60_000), "mnist", 10 * 60_000, "The default recipe on handwritten digits.",
     ),
     "garments": Preset(
         # One colour is hard to keep over a garment drawn from a map of noise, and easy where noise scales all of a map.
