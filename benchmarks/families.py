@@ -77,7 +77,7 @@ def report(rows: list[dict[str, Any]]) -> str:
         "cost on a quiet machine is in docs/families.md. With fewer seeds than three a rank is no more than a hint.",
         "The D of `fashion-projected` looks through another classifier of the same classes, which flatters it here",
         "(docs/metrics.md). `fashion` is shown from before its short runs had larger rates (`short_run`,",
-        "benchmarks/results/search.md), which took 28 % off its distance after 100,000 held-out images of one seed.",
+        "benchmarks/results/search.md), which took 22 % off its distance after 100,000 held-out images of one seed.",
     ]
     for protocol in dict.fromkeys(row["protocol"] for row in rows):
         length, machine = results.unlabelled(protocol)
