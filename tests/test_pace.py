@@ -13,10 +13,11 @@ import pytest
 
 import elegan
 from elegan import progress
+from elegan.adversarial.stabilizers import shortness
 from elegan.training import events, pace, plan
 from elegan.training import run as run_module
 from elegan.training.folder import RunFolder
-from elegan.training.pace import Pace
+from elegan.training.pace import Pace, alike
 
 QUICK = {"batch": 8, "precision": "fp32", "device": "cpu", "checkpoint_every": 500, "grids": 3, "grid_side": 2}
 
@@ -307,17 +308,33 @@ def test_a_run_whose_length_changed_is_the_run_of_its_images(tmp_path, data, tim
     assert np.array_equal(a.sample(8, seed=3).images, b.sample(8, seed=3).images)
 
 
-@pytest.mark.parametrize(("short", "follows"), [(1_500, True), (2_500, False)])
-def test_a_length_stays_among_those_that_begin_alike(tmp_path, data, timed, monkeypatch, short, follows):
+@pytest.mark.parametrize(("short", "longest"), [(1_500, 3_000), (2_500, 2_496), (2_256, 2_256)])
+def test_a_length_stays_among_those_that_begin_alike(tmp_path, data, timed, monkeypatch, short, longest):
     """2,256 images are planned, 2,900 fit: with larger rates in short runs that may have been another run so far."""
     timed += [0.2]
     settings = {"lr_schedule": "linear", "lr_hold": 0.5, "log_every": 10, "short_run": short}
     found = watch(tmp_path / "a", data, monkeypatch, 0.16, {"budget": "60s"}, "sngan-tiny", settings)
-    assert bool(of(events.Lengthened, found)) == follows
+    assert bool(of(events.Lengthened, found)) == (longest > 2_256)
     a, images = elegan.Run(tmp_path / "a"), found[-1].images
-    assert (images > 2_500) == follows
+    assert 0.9 * longest < images <= longest
     b = elegan.train("sngan-tiny", data, tmp_path / "b", images=images, show=False, **QUICK, **settings)
     assert np.array_equal(a.sample(8, seed=3).images, b.sample(8, seed=3).images)
+
+
+@pytest.mark.parametrize(
+    ("total", "wanted", "found"),
+    [
+        (800, 950, 950),
+        (800, 1_203, 1_000),
+        (1_600, 900, 1_008),
+        (1_600, 3_200, 2_000),
+        (1_003, 500, 1_003),
+        (2_400, 5_000, 4_000),
+    ],
+)
+def test_the_nearest_length_that_begins_alike(total, wanted, found):
+    """Lengths up to 1,000, 2,000 and 4,000 begin alike, and so do all above; steps are of eight images."""
+    assert alike(lambda length: shortness(length, 1_000), total, wanted, 8) == found
 
 
 def test_a_new_length_is_told():

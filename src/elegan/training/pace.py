@@ -108,3 +108,16 @@ class Pace:
         times_as_fast, share = self.step_seconds / max(self.seconds, 1e-9), self.left / self.budget
         self.off = share > LEAST_LEFT and (times_as_fast * share >= WORTH_IT or times_as_fast <= TOO_SLOW)
         return self.off
+
+
+def alike(regime: Callable[[int], object], total: int, wanted: int, per_step: int) -> int:
+    """The length nearest to `wanted` that begins as one of `total` images does: of its `regime`, in whole steps."""
+    near, far = total, wanted
+    if regime(far) == regime(near):
+        return wanted
+    while abs(far - near) > 1:
+        middle = (near + far) // 2
+        near, far = (middle, far) if regime(middle) == regime(total) else (near, middle)
+    if wanted > total:
+        return max(total, near // per_step * per_step)
+    return min(total, math.ceil(near / per_step) * per_step)

@@ -37,7 +37,7 @@ from elegan.training.feed import Feed
 from elegan.training.folder import RunFolder
 from elegan.training.loop import Progress
 from elegan.training.loop import run as run_loop
-from elegan.training.pace import MOST_PLANS, Pace
+from elegan.training.pace import MOST_PLANS, Pace, alike
 from elegan.training.plan import (
     build_model,
     enough_memory,
@@ -240,8 +240,7 @@ def _train(
         options["off_pace"] = pace
 
         def length(seen: int, total: int) -> int:
-            new = pace.images(seen, total, per_step, steady)
-            return new if model.regime(new) == model.regime(total) else total
+            return alike(model.regime, total, pace.images(seen, total, per_step, steady), per_step)
 
         options["length"] = length
         pace.begin()
