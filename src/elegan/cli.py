@@ -15,6 +15,7 @@ import typer
 
 from elegan import __version__
 from elegan.errors import UserError
+from elegan.stray import OptionsOnly
 
 app = typer.Typer(
     help="Train, judge, explore and ship generative adversarial networks, fashion images first.",
@@ -93,16 +94,11 @@ def root(
     pass
 
 
-#: Words that stand alone reach the command, which says what they may have been meant for.
-STRAY = {"allow_extra_args": True}
-
-
 @app.command(
-    context_settings=STRAY,
+    cls=OptionsOnly,
     epilog="Example:  elegan train --preset fashion --data fashion-mnist --budget 10m --set batch=64",
 )
 def train(
-    context: typer.Context,
     preset: Annotated[
         str | None, typer.Option(help="Recipe to start from (see `elegan presets`); default: fashion.")
     ] = None,
@@ -132,7 +128,6 @@ def train(
     from elegan.training.run import events, prepare
     from elegan.training.signals import stop_on_signals
 
-    _no_stray(context)
     values = {"device": device.value if device else None, "precision": precision.value if precision else None}
     values["init"] = str(init) if init else None
     chosen = parse_set(settings or []) | ({"train.on_collapse": on_collapse.value} if on_collapse else {})
@@ -282,12 +277,11 @@ def compare(
 
 
 @app.command(
-    context_settings=STRAY,
+    cls=OptionsOnly,
     epilog="Example:  elegan tune --preset fashion --budget 3m --trials 20 --search G_lr=1e-4..1e-3:log "
     "--search batch=32,64,128 --search upsampling=all --out tunes/first",
 )
 def tune(
-    context: typer.Context,
     preset: Annotated[str | None, typer.Option(help="Recipe to start from; default: fashion.")] = None,
     data: DataOption = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the search; the same one again goes on.")] = None,
@@ -333,7 +327,6 @@ def tune(
     from elegan.config import parse_set
     from elegan.tuning.results import show as show_search
 
-    _no_stray(context)
     if show is not None:
         _print(show_search(show), as_json)
         return
@@ -406,9 +399,8 @@ def doctor(
         raise typer.Exit(1)
 
 
-@app.command(context_settings=STRAY, epilog="Example:  elegan bench --preset fashion-dcgan --batch 128 --json")
+@app.command(cls=OptionsOnly, epilog="Example:  elegan bench --preset fashion-dcgan --batch 128 --json")
 def bench(
-    context: typer.Context,
     preset: Annotated[str | None, typer.Option(help="The recipe to time; default: fashion.")] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Another batch size.")] = None,
     seconds: Annotated[float, typer.Option(help="How long to measure; eight steps at least.")] = 10.0,
@@ -419,11 +411,10 @@ def bench(
     """Time a recipe's training step on this machine, beside the fastest it could be."""
     from elegan.bench import bench as run_bench
 
-    _no_stray(context)
     _print(run_bench(preset, batch, seconds, device.value, precision.value), as_json)
 
 
-@app.command()
+@app.command(cls=OptionsOnly)
 def demo(
     out: Annotated[Path, typer.Option(help="Run folder; the same one again goes on.")] = Path("runs/demo"),
     budget: Annotated[str, typer.Option(help="How long to train.")] = "4m",
@@ -446,24 +437,6 @@ def data_inspect(
 
     report = inspect_data(path, out)
     print(json.dumps(report.to_dict(), indent=1) if as_json else str(report))
-
-
-def _no_stray(context: typer.Context) -> None:
-    """UserError for a word without an option before it."""
-    if not context.args:
-        return
-    from elegan import families
-    from elegan.data.sources import NAMES
-
-    word, command = context.args[0], context.command_path
-    known = any(option.name == "data" for option in context.command.params)
-    if word in families.presets():
-        told = f"a preset is given as --preset {word}"
-    elif known and (Path(word).exists() or word in NAMES):
-        told = f"data are given as --data {word}"
-    else:
-        told = f"every value follows an option, which `{command} --help` lists"
-    raise UserError(f"{word!r} stands alone; {told}")
 
 
 def _print(content: Any, as_json: bool) -> None:

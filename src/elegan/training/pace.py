@@ -112,12 +112,12 @@ class Pace:
 
 def alike(regime: Callable[[int], object], total: int, wanted: int, per_step: int) -> int:
     """The length nearest to `wanted` that begins as one of `total` images does: of its `regime`, in whole steps."""
-    near, far = total, wanted
-    if regime(far) == regime(near):
+    begins, near, far = regime(total), total, wanted
+    if regime(wanted) == begins:
         return wanted
-    while abs(far - near) > 1:
+    while abs(far - near) > 1:  # begins alike, begins otherwise
         middle = (near + far) // 2
-        near, far = (middle, far) if regime(middle) == regime(total) else (near, middle)
+        near, far = (middle, far) if regime(middle) == begins else (near, middle)
     if wanted > total:
         return max(total, near // per_step * per_step)
     return min(total, math.ceil(near / per_step) * per_step)
