@@ -73,7 +73,7 @@ def infogan(lab: Lab) -> dict[str, Any]:
     """Which digit a category is, what a fresh reader finds of it, and what the best number changes."""
     run = lab.train(
         "infogan", "digits-infogan", 600_000, G_widths=(64, 32), D_widths=(32, 64), trunk_width=256,
-        lr_schedule="linear", info_weight=0.0 if lab.broken else 1.0,
+        info_weight=0.0 if lab.broken else 1.0,
     )  # fmt: skip
     model: Any = lab.model(run)
     features = reader("mnist").features
