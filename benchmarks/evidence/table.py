@@ -72,8 +72,8 @@ GATES = [
         lambda m: m["matching"] >= 0.9 and m["information"] >= 2.2
         and max(m["spearman_slant"], m["spearman_width"]) >= 0.8,
         "labels.infogan", "lambda = 0",
-        earlier="rates that fall to zero, matching 0.806 and 0.877 at seeds 0 and 1; 1,000,000 images, 0.895, 0.894 and "
-        "0.924 at the three seeds, information 1.97 at seed 0",
+        earlier="rates that fall to zero, matching 0.806 and 0.877 at seeds 0 and 1; 1,000,000 images, 0.895, 0.894 "
+        "and 0.924 at the three seeds, information 1.97 at seed 0",
     ),
     Gate(
         "lsgan", "lsgan", "A narrow DCGAN with least squares is near the data.",
