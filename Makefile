@@ -18,7 +18,7 @@ demo: $(READY)
 	@.venv/bin/elegan demo --budget $(BUDGET)
 
 test: $(READY)
-	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 -m "not slow"
+	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist worksteal -m "not slow"
 
 check:
 	@scripts/check

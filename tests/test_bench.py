@@ -35,14 +35,28 @@ def test_gradients_of_gradients_are_counted():
     assert counter.total >= 5 * (2 * 7 * 4 * 6)
 
 
+@pytest.fixture
+def known_ceiling(monkeypatch):
+    """A machine of 100 GFLOP/s: to measure this one takes longer than all steps of a small preset."""
+    monkeypatch.setattr("elegan.bench.ceiling", lambda engine: 1e11)
+
+
 @pytest.mark.parametrize("preset", TINY)
-def test_every_family_is_timed(preset):
+def test_every_family_is_timed(preset, known_ceiling):
     found = bench(preset, seconds=0.01, device="cpu", precision="fp32")
     assert found.ms_per_step > 0 and found.gflop_per_step > 0
+    assert found.floor_ms == pytest.approx(1e3 * found.gflop_per_step / 100)
     assert found.ratio_to_floor == pytest.approx(found.ms_per_step / found.floor_ms)
 
 
-def test_steps_of_every_kind_are_timed_where_they_differ():
+def test_the_ceiling_is_of_this_machine():
+    """A machine does 1 GFLOP/s at least and 1 PFLOP/s at most, and no step of a small preset comes near its best."""
+    found = bench("sngan-tiny", seconds=0.01, device="cpu", precision="fp32")
+    assert 1 < found.ceiling_gflops < 1e6
+    assert found.ratio_to_floor > 1
+
+
+def test_steps_of_every_kind_are_timed_where_they_differ(known_ceiling):
     """StyleGAN2 has penalties now and then: three kinds of step, at least five of each. SNGAN has one kind."""
     steps = [
         bench(name, seconds=0.001, device="cpu", precision="fp32").steps for name in ("stylegan2-tiny", "sngan-tiny")
