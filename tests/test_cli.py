@@ -132,20 +132,33 @@ def test_a_mistake_is_one_line_and_leaves_nothing(root, call, monkeypatch, argum
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    ("arguments", "words"),
     [
-        ("trian",), ("train", "--presets", "x"), ("train", "--images", "0"), ("train", "--steps", "many"),
-        ("train", "--precision", "fp8"), ("sample",), ("sample", "plain"), ("data", "look"), (),
-        ("sample", "plain", "--out", "x.png", "-n", "0"),
+        (("trian",), ("no such command 'trian'", "`elegan --help`")),
+        (("--foo",), ("no such option '--foo'", "--version")),
+        (("train", "--presets", "x"), ("option '--presets'; did you mean '--preset'?", "`elegan train --help`")),
+        (("sample", "plain", "-q"), ("no such option '-q'; known: --checkpoint, --columns",)),
+        (("train", "--budget"), ("'--budget' requires an argument",)),
+        (("train", "--images", "0"), ("'--images'", "1")),
+        (("train", "--steps", "many"), ("'--steps'", "valid integer")),
+        (("train", "--precision", "fp8"), ("'--precision'", "'fp8' is not one of 'auto', 'fp32', 'bf16'")),
+        (("sample",), ("missing argument 'RUN'", "`elegan sample --help`")),
+        (("sample", "plain"), ("missing option '--out'",)),
+        (("sample", "plain", "--out", "x.png", "-n", "0"), ("'-n'", "1")),
+        (("data", "look"), ("no such command 'look'", "`elegan data --help`")),
     ],
-    ids=str,
-)  # fmt: skip
-def test_wrong_usage_exits_with_2_and_no_traceback(root, call, monkeypatch, arguments):
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
+)
+def test_wrong_usage_is_one_line(root, call, monkeypatch, arguments, words):
     monkeypatch.chdir(root)
+    assert_one_line(call(*arguments), *words)
+
+
+@pytest.mark.parametrize("arguments", [(), ("data",)], ids=str)
+def test_nothing_asked_for_is_answered_by_help(call, arguments):
     said = call(*arguments)
     assert said.code == 2
-    assert "Traceback" not in said.err
-    assert said.err + said.out
+    assert "Usage: elegan" in said.out + said.err and "Commands:" in said.out + said.err
 
 
 def test_a_mistake_in_a_process_of_its_own(root):

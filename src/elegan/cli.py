@@ -15,9 +15,10 @@ import typer
 
 from elegan import __version__
 from elegan.errors import UserError
-from elegan.stray import OptionsOnly
+from elegan.usage import OneLine, OptionsOnly
 
 app = typer.Typer(
+    cls=OneLine,
     help="Train, judge, explore and ship generative adversarial networks, fashion images first.",
     epilog="Start with:  elegan train --budget 4m   then   elegan evaluate RUN",
     no_args_is_help=True,
