@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from elegan.cli import app
 from elegan.doctor import checks, evidence
 from elegan.doctor.finding import Finding
 from elegan.errors import UserError
+from elegan.families import sngan
 from elegan.families.base import Family
 from elegan.training import checkpoint, loop, plan, remedy
 from elegan.training import run as run_module
@@ -232,6 +234,21 @@ def test_a_run_does_not_go_back_for_ever(tmp_path, data, monkeypatch):
     with pytest.raises(remedy.Collapsed, match="has gone back 3 times"):
         watch(tmp_path / "run", data, on_collapse="rollback")
     assert [row["settings"]["G_lr"] for row in rows(tmp_path / "run", "rollbacks.jsonl")] == [1.5e-4, 7.5e-5, 3.75e-5]
+
+
+def test_a_run_without_a_good_state_begins_again_and_looks_at_the_data_again(tmp_path, data, monkeypatch):
+    def collapse(model: Family, seen: int) -> None:
+        shutil.rmtree(tmp_path / "run" / "good", ignore_errors=True)
+        if model is looked[0]:
+            one_picture(model, seen, start=0)
+
+    looked: list[Family] = []
+    monkeypatch.setattr(sngan.Model, "prepare", lambda model, images, labels: looked.append(model))
+    plant(monkeypatch, collapse)
+    events = watch(tmp_path / "run", data, on_collapse="rollback")
+    assert [row["images"] for row in rows(tmp_path / "run", "rollbacks.jsonl")] == [0]
+    assert len(looked) == 2 and looked[0] is not looked[1]
+    assert isinstance(events[-1], Finished) and events[-1].images == 96
 
 
 def test_a_loss_that_is_no_number_is_recorded_with_the_tensor(tmp_path, data, monkeypatch):

@@ -81,9 +81,8 @@ def run(
     longer finite, or on a collapse that `config.train.on_collapse` stops at; the checkpoints before it stay.
     """
     train, per_step = config.train, images_per_step(model)
-    step = make_step(model, feed, engine, remedy.current(config, folder))
+    step = begin(model, feed, engine, config, folder, at.images)
     if at.images == 0:
-        model.prepare(feed.images, feed.labels)
         yield save_grid(model, config, folder, 0)
     clock, since = time.perf_counter(), at.images
     early = doctor is not None and doctor.exhausted(at.images)
@@ -109,7 +108,7 @@ def run(
             if (total := length(at.images, train.images)) != train.images and not ended:
                 config = lengthen(config, total, folder, doctor)
                 yield Lengthened(at.images, train.images, total)
-                train, step = config.train, make_step(model, feed, engine, remedy.current(config, folder))
+                train, step = config.train, begin(model, feed, engine, config, folder, at.images)
         if ill is None and train.grids and (crossed(before, at.images, grid_every(train, per_step)) or ended):
             yield save_grid(model, config, folder, at.images)
         if ill is None and score and train.score_every and crossed(before, at.images, train.score_every):
@@ -126,11 +125,9 @@ def run(
         if ill is not None and train.on_collapse == "rollback":
             at.seconds, clock = at.seconds + time.perf_counter() - clock, time.perf_counter()
             model, at, text = go_back(config, folder, engine, model.spec, at, ill)
-            if at.images == 0:
-                model.prepare(feed.images, feed.labels)
             assert doctor is not None
             doctor.forget(at.images)
-            step, since, early = make_step(model, feed, engine, remedy.current(config, folder)), at.images, False
+            step, since, early = begin(model, feed, engine, config, folder, at.images), at.images, False
             yield Warned(f"the run had collapsed and goes {text}")
             yield save(model, folder, at, train.keep)
             continue
@@ -146,6 +143,15 @@ def run(
     if early and doctor is not None:
         yield Warned(doctor.ended_early(at.images))
     yield Finished(at.images, at.seconds, *((len(doctor.rows), doctor.spent) if doctor else (0, 0.0)))
+
+
+def begin(
+    model: Family, feed: Feed, engine: Engine, config: RunConfig, folder: RunFolder, images: int
+) -> Callable[[int], dict[str, Any]]:
+    """The step that takes a model on from `images`; before the first one the model looks at the data."""
+    if images == 0:
+        model.prepare(feed.images, feed.labels)
+    return make_step(model, feed, engine, remedy.current(config, folder))
 
 
 def lengthen(config: RunConfig, images: int, folder: RunFolder, doctor: Checkup | None) -> RunConfig:
