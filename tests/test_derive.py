@@ -205,6 +205,12 @@ def test_the_survey_is_bounded_and_tells_where_labels_come_from(tmp_path, monkey
         survey(tmp_path / "nowhere.zip")
 
 
+def test_broken_pictures_do_not_count(tmp_path):
+    root = folder(tmp_path / "p")
+    (root / "torn.png").write_bytes(b"\x89PNG nonsense")
+    assert survey(root).count == 60
+
+
 def test_plan_record_and_going_on(tmp_path, quick_plan, capsys):
     root = folder(tmp_path / "p", size=(20, 20), classes=("hat", "sock"))
     options = {"G_width": 4, "G_widest": 8, "D_width": 4, "D_widest": 8, "z_dim": 4, "batch": 8, "grids": 1}

@@ -96,9 +96,10 @@ def _survey_files(path: Path) -> Survey:
         seen = _headers(listing, [listing.images[i] for i in _every(len(listing.images), LOOKED_AT)])
         if not seen:
             raise UserError(f"{path}: none of its images can be read; check the files")
+        all_seen = len(listing.images) <= LOOKED_AT  # then it is known which ones are broken, and these do not count
         found = Survey(
             path.resolve().stem if path.is_file() else path.resolve().name,
-            count=len(listing.images),
+            count=len(seen) if all_seen else len(listing.images),
             seen=len(seen),
             different=len({s.sha256 for _, s in seen}),
             sizes=[s.size for _, s in seen],
