@@ -345,7 +345,7 @@ PRESETS = {
         # a G that is told which kind of colours to draw leaves out those between them.
         Config(**(NARROW | {
             "batch": 32, "G_pixels": "single", "G_width": 16, "self_modulation": True, "group": 4, "D_small": 8,
-            "kinds": 32, "objective": "relativistic", "G_lr": 1.2e-3, "D_lr": 1.2e-3,
+            "kinds": 32, "objective": "relativistic", "G_lr": 1.2e-3, "D_lr": 1.2e-3, "short_run": 20_000,
         })),
         "garments", 10 * 60_000, "The default recipe on drawn garments, 64x64 in colour.",
         {"size": 64, "channels": 3},
