@@ -12,7 +12,7 @@ import pytest
 import torch
 from benchmarks.evidence import __main__ as command
 from benchmarks.evidence import lab as lab_module
-from benchmarks.evidence import page
+from benchmarks.evidence import page, table
 from benchmarks.evidence.gate import Gate
 from benchmarks.evidence.gates import critics, drawn, labels, plain, small, techniques
 from benchmarks.evidence.lab import Lab
@@ -90,7 +90,7 @@ def test_a_measurement_is_not_repeated_and_stops_in_time(results, monkeypatch, c
         return run
 
     monkeypatch.setattr(Gate, "function", function)
-    monkeypatch.setattr(command, "GATES", [row])
+    monkeypatch.setattr(table, "GATES", [row])
     for expected in (75, 0, 0):
         monkeypatch.setattr("sys.argv", ["evidence", "f", "--seeds", "4"])
         assert command.main() == expected
@@ -214,3 +214,27 @@ def test_gates_that_have_a_result_are_not_measured_again(results, monkeypatch, t
     monkeypatch.setattr("sys.argv", ["evidence", "r1", "--jobs", "2", "--stop-after", "60"])
     with pytest.raises(SystemExit, match="2"):
         command.main()
+
+
+def test_a_cut_training_tells_what_the_whole_would_take(tmp_path, data):
+    lab = Lab(0, False, tmp_path, cut=8)
+    run = lab.train("a", "tiny", 800, data=data, batch=8, **{"train.device": "cpu"})
+    assert run.images_seen == 64
+    assert lab.trained == ["a: tiny, 800 images"]
+    slowest, quickest = (8 / pick(row["images_per_second"] for row in run.stats[1:]) for pick in (min, max))
+    assert 92 * quickest <= lab.left["a-seed0"] <= 92 * slowest
+    assert lab.seconds(run) == pytest.approx(run.stats[-1]["seconds"] + lab.left["a-seed0"])
+    whole = Lab(1, False, tmp_path)
+    done = whole.train("a", "tiny", 64, data=data, batch=8, **{"train.device": "cpu"})
+    assert whole.left == {}
+    assert whole.seconds(done) == done.stats[-1]["seconds"]
+
+
+def test_the_page_tells_what_a_gate_takes(results, monkeypatch, tmp_path):
+    monkeypatch.setattr(page, "COST", tmp_path / "cost.json")
+    assert "Minutes:" not in page.page([gate()], "")
+    (tmp_path / "cost.json").write_text(json.dumps({"machine": "a laptop", "minutes": {"g": 7.5}}), encoding="utf-8")
+    text = page.page([gate(), gate(name="h")], "")
+    assert "| f | [g](#g) | not run | 7.5 |" in text
+    assert "| f | [h](#h) | not run |  |" in text
+    assert "a laptop" in text

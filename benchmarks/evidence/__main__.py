@@ -18,7 +18,7 @@ from typing import Any
 
 from benchmarks.evidence.gate import Gate
 from benchmarks.evidence.page import RESULTS, result_path
-from benchmarks.evidence.table import GATES
+from benchmarks.evidence.table import chosen
 from benchmarks.parallel import run_all
 
 RUNS = Path(__file__).resolve().parents[2] / "runs" / "evidence"
@@ -34,17 +34,17 @@ def main() -> int:
     parser.add_argument("--runs", type=Path, default=RUNS, help="where the trained runs are kept")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="so many at once, each on cores of its own")
     options = parser.parse_args()
-    unknown = [n for n in options.names if not any(n in (g.name, g.family) for g in GATES)]
-    if unknown:
-        parser.error(f"no family or gate {unknown[0]!r}; --list shows them")
-    chosen = [g for g in GATES if not options.names or g.name in options.names or g.family in options.names]
+    try:
+        gates = chosen(options.names)
+    except ValueError as error:
+        parser.error(f"{error}; --list shows them")
     seeds = [int(seed) for seed in options.seeds.split(",")]
     if options.list:
-        show(chosen)
+        show(gates)
         return 0
     if options.broken:
-        chosen, seeds = [g for g in chosen if g.broken], seeds[:1]
-    missing = [(g, s) for g in chosen for s in seeds if not result_path(g.name, s, options.broken).is_file()]
+        gates, seeds = [g for g in gates if g.broken], seeds[:1]
+    missing = [(g, s) for g in gates for s in seeds if not result_path(g.name, s, options.broken).is_file()]
     if options.jobs > 1:
         if options.stop_after < math.inf:
             parser.error("--stop-after is for one gate at a time: leave --jobs out")

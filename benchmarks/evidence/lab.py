@@ -102,6 +102,8 @@ class Lab:
     deadline: float = float("inf")  # of time.monotonic()
     picture: Path | None = None
     trained: list[str] = field(default_factory=list)  # what was trained, for the record
+    cut: int = 0  # steps after which every training ends, where only its cost is asked for
+    left: dict[str, float] = field(default_factory=dict)  # seconds that each training so cut would still have taken
 
     def train(
         self,
@@ -125,20 +127,28 @@ class Lab:
         model: Any = training.configure(preset, data, seed=self.seed, settings=settings).model
         per_step = model.batch * getattr(model, "D_steps", 1)
         steps = max(1, images // per_step)
-        watched = {"grids": 4, "keep": checkpoints + 1, "checkpoint_every": max(1, steps // checkpoints)}
+        done = min(steps, self.cut or steps)
+        watched = {"grids": 4, "keep": checkpoints + 1, "checkpoint_every": max(1, done // checkpoints)}
+        watched |= {"grids": 0, "log_every": max(1, done // 4)} if self.cut else {}
         settings |= {f"train.{key}": value for key, value in watched.items()}
         self.trained.append(f"{name}: {preset}, {steps * per_step:,} images")
         with alone(folder.path), _sabotaged(sabotage):
             base = folder.config() if folder.exists else None
             asked = training.configure(preset, data, seed=self.seed, settings=settings, base=base)
-            for event in training.events(
-                asked, folder, {"steps": steps}, stop=lambda: time.monotonic() > self.deadline
-            ):
+            for event in training.events(asked, folder, {"steps": done}, stop=lambda: time.monotonic() > self.deadline):
                 if isinstance(event, Stopped):
                     raise OutOfTime(f"{name}: {event.images:,} of {event.total:,} images")
         if self.picture is None:
             self.picture = folder / "samples.png"
-        return Run(folder.path)
+        run = Run(folder.path)
+        if done < steps:  # the first quarter of the steps may have been slow to begin
+            rates = [row["images_per_second"] for row in run.stats][1:]
+            self.left[run.folder.path.name] = (steps - done) * per_step * float(np.mean([1 / rate for rate in rates]))
+        return run
+
+    def seconds(self, run: Run) -> float:
+        """What a run's training took; what it would have taken, where it was cut."""
+        return float(run.stats[-1]["seconds"]) + self.left.get(run.folder.path.name, 0.0)
 
     def samples(self, run: Run) -> tuple[np.ndarray, np.ndarray | None]:
         """uint8 (SAMPLES, H, W, C) from a run, and the labels (SAMPLES,) that were asked for."""

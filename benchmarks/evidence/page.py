@@ -10,6 +10,7 @@ from benchmarks.evidence.gate import Gate
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "evidence"
+COST = RESULTS / "cost.json"
 SEEDS = (0, 1, 2)
 
 HEAD = """# Evidence
@@ -26,8 +27,8 @@ exact (optima, invariances, equal numbers at equal inputs) is a unit test in `te
 **Protocol.** Fashion-MNIST and MNIST at 28x28 (drawn garments at 32x32 where a gate says so); networks narrow enough
 for minutes on two cores, with the larger learning rates that such networks bear, the method unchanged; trained on a
 processor, or on a GPU where that is said (`cgan-concat`, `r3gan-stacked` and `diffaugment` were made longer there
-after a miss, and take two cores an hour and more); samples from averaged weights where a family has them, 10,000 of
-them, none picked, against the 10,000 test images. *C* is the shipped classifier of the data set: it has seen the
+after a miss, and take two cores hours); samples from averaged weights where a family has them, 10,000 of them, none
+picked, against the 10,000 test images. *C* is the shipped classifier of the data set: it has seen the
 training images, as has the GAN, and enters no loss. *FCD* is the Frechet distance on its features, and
 s = (FCD - floor) / (drop3 - floor), where floor is the FCD of 10,000 training images and drop3
 that of the test images without three of their ten classes: s below 1 is nearer to the data than losing three classes.
@@ -49,6 +50,14 @@ def results(gate: Gate, broken: bool) -> list[dict[str, Any]]:
         result = json.loads(path.read_text(encoding="utf-8"))
         if result["broken"] == broken:
             found.append(result)
+    return found
+
+
+def costs() -> dict[str, Any]:
+    """What a seed of each gate takes, and on what machine; nothing before `cost.py` has run."""
+    if not COST.is_file():
+        return {"machine": "", "minutes": {}}
+    found: dict[str, Any] = json.loads(COST.read_text(encoding="utf-8"))
     return found
 
 
@@ -96,9 +105,13 @@ def page(gates: list[Gate], notice: str) -> str:
     run = [g for g in gates if results(g, broken=False)]
     lines = [HEAD.format(notice=notice)]
     lines.append(f"{len(run)} of {len(gates)} gates have been run.")
-    lines.append("\n".join(["| family | gate | verdict |", "| --- | --- | --- |", *(
-        f"| {g.family} | [{g.name}](#{g.name}) | {verdict(g)} |" for g in gates
+    cost = costs()
+    lines.append("\n".join(["| family | gate | verdict | minutes |", "| --- | --- | --- | --- |", *(
+        f"| {g.family} | [{g.name}](#{g.name}) | {verdict(g)} | {cost['minutes'].get(g.name, '')} |" for g in gates
     )]))  # fmt: skip
+    if cost["minutes"]:
+        how = "`python -m benchmarks.evidence.cost`, which ends trainings after a few steps"
+        lines.append(f"Minutes: what one seed takes ({how}; {cost['machine']}); none where that was not measured.")
     for gate in gates:
         found = results(gate, broken=False)
         lines.append(f"## {gate.name}")

@@ -88,8 +88,7 @@ def progressive(lab: Lab) -> dict[str, Any]:
     found["levels"] = " ".join(f"{level:.2f}" for level in levels)
     found["FCDs"] = " ".join(f"{distance:.1f}" for distance in distances)
     # the net that has its full size from the start sees as many images as the time allows
-    seconds = [row["seconds"] for row in run.stats][-1]
     last = [row for row in run.stats if row["images"] > 0.7 * run.images_seen]
-    images = int(seconds * float(np.mean([row["images_per_second"] for row in last])))
+    images = int(lab.seconds(run) * float(np.mean([row["images_per_second"] for row in last])))
     fixed = lab.train("progressive-fixed", "fashion-progan", images, phase_images=1, shared=True, **GROWN)
     return found | {"s_fixed": lab.read(fixed, FASHION).s, "images_fixed": images}
