@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 from benchmarks.evidence import __main__ as command
+from benchmarks.evidence import cost, page, table
 from benchmarks.evidence import lab as lab_module
-from benchmarks.evidence import page, table
 from benchmarks.evidence.gate import Gate
 from benchmarks.evidence.gates import critics, drawn, labels, plain, small, techniques
 from benchmarks.evidence.lab import Lab
@@ -221,7 +221,7 @@ def test_a_cut_training_tells_what_the_whole_would_take(tmp_path, data):
     run = lab.train("a", "tiny", 800, data=data, batch=8, **{"train.device": "cpu"})
     assert run.images_seen == 64
     assert lab.trained == ["a: tiny, 800 images"]
-    slowest, quickest = (8 / pick(row["images_per_second"] for row in run.stats[1:]) for pick in (min, max))
+    slowest, quickest = (8 / pick(row["images_per_second"] for row in run.stats) for pick in (min, max))
     assert 92 * quickest <= lab.left["a-seed0"] <= 92 * slowest
     assert lab.seconds(run) == pytest.approx(run.stats[-1]["seconds"] + lab.left["a-seed0"])
     whole = Lab(1, False, tmp_path)
@@ -238,3 +238,10 @@ def test_the_page_tells_what_a_gate_takes(results, monkeypatch, tmp_path):
     assert "| f | [g](#g) | not run | 7.5 |" in text
     assert "| f | [h](#h) | not run |  |" in text
     assert "a laptop" in text
+
+
+def test_minutes_of_another_machine_are_left_out():
+    known = {"machine": "2026-11-29, a laptop", "minutes": {"g": 7.5}}
+    more = cost.joined(known, "h", 66.0, "2026-12-01, a laptop")
+    assert more == {"machine": "2026-12-01, a laptop", "minutes": {"g": 7.5, "h": 1.1}}
+    assert cost.joined(known, "h", 66.0, "2026-11-29, a server")["minutes"] == {"h": 1.1}

@@ -141,9 +141,9 @@ class Lab:
         if self.picture is None:
             self.picture = folder / "samples.png"
         run = Run(folder.path)
-        if done < steps:  # the first quarter of the steps may have been slow to begin
-            rates = [row["images_per_second"] for row in run.stats][1:]
-            self.left[run.folder.path.name] = (steps - done) * per_step * float(np.mean([1 / rate for rate in rates]))
+        if done < steps:  # all of its steps count: where networks grow, the first ones are the cheap ones
+            each = float(np.mean([1 / row["images_per_second"] for row in run.stats]))
+            self.left[run.folder.path.name] = (steps - done) * per_step * each
         return run
 
     def seconds(self, run: Run) -> float:
