@@ -275,3 +275,77 @@ def test_noisy_targets_of_fashion_upsample():
     assert seen["real"].mean() == pytest.approx(0.925, abs=5e-3)
     assert seen["fake"].min() == pytest.approx(0, abs=1e-3)
     assert seen["fake"].max() == pytest.approx(0.15, abs=1e-3)
+
+
+# The paper's DCGAN, which no tutorial program is --------------------------------------------------------------------
+
+
+def kinds(net: nn.Module) -> list[str]:
+    """Its leaf layers in order, by what torch calls the kind of layer that they are."""
+    base = {nn.Conv2d: "conv", nn.ConvTranspose2d: "up", nn.Linear: "dense", nn.LeakyReLU: "relu", nn.Tanh: "tanh"}
+    base |= {nn.BatchNorm1d: "norm", nn.BatchNorm2d: "norm"}
+    leaves = [m for m in net.modules() if not list(m.children())]
+    return [name for m in leaves for kind, name in base.items() if isinstance(m, kind)]
+
+
+def test_the_papers_DCGAN_layer_by_layer():
+    """Radford+ 2016: strides and no pooling, no hidden dense layer, batch norm but at G's end and D's beginning."""
+    model: Any = model_of("fashion-dcgan-paper")
+    G, D = model.parts.nets["G"], model.parts.nets["D"]
+    assert kinds(G) == ["dense", "norm", "relu", *["up", "norm", "relu"] * 2, "up", "tanh"]
+    assert kinds(D) == ["conv", "relu", *["conv", "norm", "relu"] * 2, "dense"]
+    assert {m.negative_slope for m in G.modules() if isinstance(m, nn.LeakyReLU)} == {0.0}
+    assert {m.negative_slope for m in D.modules() if isinstance(m, nn.LeakyReLU)} == {0.2}
+    assert {m.stride for net in (G, D) for m in convolutions(net)} == {(2, 2)}
+    assert not [m for net in (G, D) for m in net.modules() if isinstance(m, nn.Dropout)]
+    for net in (G, D):
+        for m in net.modules():
+            weight = getattr(m, "weight", None)
+            if weight is None:
+                continue
+            norm = isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)
+            near = 0.001 if weight.numel() > 1_000 else 0.006  # small ones are not that near by chance
+            assert weight.std().item() == pytest.approx(0.02, abs=near), m
+            assert weight.mean().item() == pytest.approx(float(norm), abs=near), m
+            assert m.bias is None or not m.bias.any()
+    for adam in model.parts.optimizers.values():
+        assert (adam.param_groups[0]["lr"], adam.param_groups[0]["betas"]) == (2e-4, (0.5, 0.999))
+    assert model.config.batch == 128
+
+
+def test_noise_of_the_papers_DCGAN_is_even(monkeypatch):
+    model: Any = model_of("fashion-dcgan-paper")
+    seen: list[torch.Tensor] = []
+    for net in (model.G, model.parts.nets["G_ema"]):
+        monkeypatch.setattr(net, "forward", lambda z, *_: seen.append(z) or torch.zeros(len(z), 1, 28, 28))
+    model.generate(1_000, None)
+    for truncation in (1.0, 0.5):
+        model.draw(1_000, None, torch.Generator().manual_seed(0), truncation=truncation)
+    for z, edge in zip(seen, (1, 1, 0.5), strict=True):
+        assert z.abs().max() <= edge
+        assert z.var().item() == pytest.approx(edge**2 / 3, rel=0.02)
+
+
+def test_D_with_batch_norm_sees_real_and_fake_apart():
+    """In one batch the norms would tell D's layers of the other side, and judge a picture by its company."""
+    model: Any = model_of("fashion-dcgan-paper")
+    real, fake = torch.rand(2, 8, 1, 28, 28)
+    model.D.train()
+    on_real, on_fake = model.judge(real, fake, None, None)
+    assert torch.equal(on_real, model.D(real))
+    assert torch.equal(on_fake, model.D(fake))
+    mixed = model.D(torch.cat([real, fake - 1])).chunk(2)[0]
+    assert not torch.allclose(on_real, mixed, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"network": "mlp"}, "D_batch_norm is for convolutions"),
+        ({"updates": "shared"}, "D_batch_norm does not apply to updates=shared"),
+        ({"batch": 1, "G_batch_norm": False}, "a batch of at least 2"),
+    ],
+)
+def test_where_D_has_no_batch_norm(changes, message):
+    with pytest.raises(ValueError, match=message):
+        families.get("gan").Config(**({"D_batch_norm": True} | changes))

@@ -3,11 +3,12 @@
 A generator G turns noise z into pictures, a discriminator D tells them from real ones, and each learns from
 the other. Here are fully connected, transposed-convolution (DCGAN, Radford+ 2016) and upsampling networks
 (Odena+ 2016), five objectives, labels by concatenation (Mirza & Osindero 2014), and three ways in which
-tutorials take turns; each of the well-read tutorial programs is a preset, layer by layer.
+tutorials take turns; each of the well-read tutorial programs is a preset, layer by layer, and the paper's DCGAN is one.
 
 Deviations: losses are sums over real and fake where some tutorials take the mean (Adam does not see the
 factor); a recipe with pixels in [0, 1] keeps them inside its networks, the package's pictures are in [-1, 1];
-"real 0, fake 1" labels are D's sign turned over, which is the same game.
+"real 0, fake 1" labels are D's sign turned over, which is the same game; the paper's DCGAN has one doubling less, for
+28x28 pictures, half of the paper's widths or less, and samples from averaged weights.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from elegan.adversarial.stabilizers import (
 from elegan.errors import UserError
 from elegan.families.base import Batch, Card, Clock, Family, FamilyConfig, ImageSpec, Preset, judging, minimize
 from elegan.networks.conv import ConvDiscriminator, ConvGenerator
+from elegan.networks.layers import init_normal
 from elegan.networks.mlp import MLPDiscriminator, MLPGenerator
 
 Widths = tuple[Annotated[int, Field(gt=0)], ...]
@@ -49,9 +51,13 @@ class Config(FamilyConfig):
     pixels: Literal["-1..1", "0..1"] = "-1..1"
     """The range that the networks see; 0..1 ends G with a sigmoid, -1..1 with tanh."""
     z_dim: int = Field(100, gt=0)
-    """Numbers in the noise vector z ~ N(0, 1)."""
+    """Numbers in the noise vector z."""
+    z_law: Literal["normal", "uniform"] = "normal"
+    """z ~ N(0, 1) or U(-1, 1)."""
     slope: float = Field(0.2, ge=0)
     """Negative slope of every leaky ReLU."""
+    initial: Literal["glorot", "normal"] = "glorot"
+    """Weights to begin with: Glorot's, or N(0, 0.02) and batch norms' scales N(1, 0.02) (Radford+ 2016)."""
 
     G_widths: Widths = (256, 128, 64)
     """Channels (or units, mlp) of G's layers; the first is the dense layer."""
@@ -65,6 +71,8 @@ class Config(FamilyConfig):
     """How much of the running statistics is kept at each step."""
     G_bias: bool = True
     """Biases in G's layers."""
+    G_relu: bool = False
+    """Plain ReLUs in G, whatever D's slope."""
 
     D_widths: Widths = (64, 128)
     """Channels (or units, mlp) of D's layers."""
@@ -74,6 +82,8 @@ class Config(FamilyConfig):
     """Kernel side of each of D's convolutions."""
     D_padding: Literal["same", "valid"] = "same"
     """Zero padding of D's convolutions, or none."""
+    D_batch_norm: bool = False
+    """Batch normalisation after D's convolutions but the first, of real and of fake pictures apart."""
     D_dropout: Share = 0.0
     """Dropout after each of D's layers."""
     D_head_dropout: Share = 0.0
@@ -135,8 +145,12 @@ class Config(FamilyConfig):
                 raise ValueError("D_widths, D_strides and D_kernels need one number per layer each")
             if not self.G_widths:
                 raise ValueError("G_widths needs at least one number: the channels of the dense layer")
-        if self.batch == 1 and self.G_batch_norm:
-            raise ValueError("batch normalisation needs a batch of at least 2, or G_batch_norm=false")
+        if self.batch == 1 and (self.G_batch_norm or self.D_batch_norm):
+            raise ValueError("batch normalisation needs a batch of at least 2, or G_batch_norm and D_batch_norm false")
+        if self.D_batch_norm and self.network == "mlp":
+            raise ValueError("D_batch_norm is for convolutions: network=mlp has none")
+        if self.D_batch_norm and self.updates == "shared":
+            raise ValueError("D_batch_norm does not apply to updates=shared, where D scores each picture by itself")
         if self.softened and not OBJECTIVES[self.objective].has_targets:
             raise ValueError(f"label_smoothing, label_noise and label_flip do not apply to {self.objective!r}")
         if self.updates == "shared" and (self.D_steps, self.G_steps) != (1, 1):
@@ -158,6 +172,9 @@ class Model(Family):
         if config.conditional and not spec.classes:
             raise UserError("this preset needs labels and the data has none; add them, or --set conditional=false")
         self.G, self.D = build_generator(config, spec), build_discriminator(config, spec)
+        if config.initial == "normal":
+            self.G.apply(init_normal)
+            self.D.apply(init_normal)
         self.parts.nets = {"G": self.G, "D": self.D}
         if config.ema_half_life:
             self.parts.nets["G_ema"] = copy.deepcopy(self.G).requires_grad_(False)
@@ -274,7 +291,10 @@ class Model(Family):
 
     def generate(self, n: int, labels: Tensor | None) -> Tensor:
         """`n` fakes (n, C, H, W) from new noise."""
-        return self.G(torch.randn(n, self.config.z_dim, device=self.device), labels)
+        size = (n, self.config.z_dim)
+        even = self.config.z_law == "uniform"
+        z = torch.rand(size, device=self.device) * 2 - 1 if even else torch.randn(size, device=self.device)
+        return self.G(z, labels)
 
     def asked(self, labels: Tensor | None) -> Tensor | None:
         """The classes (N,) to ask fakes for, beside real pictures with these labels."""
@@ -283,7 +303,9 @@ class Model(Family):
         return torch.randint(self.categories, labels.shape, device=labels.device)
 
     def judge(self, real: Tensor, fake: Tensor, labels: Tensor | None, asked: Tensor | None) -> tuple[Tensor, Tensor]:
-        """D's logits on real and fake (N,) each, in one pass: D has no batch norm that would mix them."""
+        """D's logits on real and fake (N,) each, in one pass where no batch norm would mix them."""
+        if self.config.D_batch_norm:
+            return self.D(real, labels), self.D(fake.to(real.dtype), asked)
         both = None if labels is None or asked is None else torch.cat([labels, asked])
         real_logits, fake_logits = self.D(torch.cat([real, fake.to(real.dtype)]), both).chunk(2)
         return real_logits, fake_logits
@@ -304,7 +326,12 @@ class Model(Family):
             return self.D(images, labels).float()
 
     def draw(self, n: int, labels: Tensor | None, generator: torch.Generator, truncation: float = 1.0) -> Tensor:
-        z = truncated_normal((n, self.config.z_dim), truncation, generator).to(self.device)
+        size = (n, self.config.z_dim)
+        if self.config.z_law == "uniform":
+            z = (torch.rand(size, generator=generator) * 2 - 1) * min(truncation, 1.0)
+        else:
+            z = truncated_normal(size, truncation, generator)
+        z = z.to(self.device)
         return self.parts.nets[self.sampler].eval()(z, labels)
 
 
@@ -312,14 +339,14 @@ def build_generator(cfg: Config, spec: ImageSpec) -> nn.Module:
     """G: z (N, z_dim) [, labels (N,)] -> images (N, C, H, W)."""
     shape = (spec.channels, spec.height, spec.width)
     classes = spec.classes if cfg.conditional else 0
-    unit_range = cfg.pixels == "0..1"
+    unit_range, slope = cfg.pixels == "0..1", 0.0 if cfg.G_relu else cfg.slope
     if cfg.network == "mlp":
         return MLPGenerator(
             cfg.z_dim,
             shape,
             cfg.G_widths,
             classes=classes,
-            slope=cfg.slope,
+            slope=slope,
             batch_norm=cfg.G_batch_norm,
             bn_momentum=cfg.G_bn_momentum,
             unit_range=unit_range,
@@ -332,7 +359,7 @@ def build_generator(cfg: Config, spec: ImageSpec) -> nn.Module:
         cfg.G_kernels,
         classes=classes,
         upsample=cfg.network == "upsample",
-        slope=cfg.slope,
+        slope=slope,
         batch_norm=cfg.G_batch_norm,
         bn_momentum=cfg.G_bn_momentum,
         bias=cfg.G_bias,
@@ -365,6 +392,7 @@ def build_discriminator(cfg: Config, spec: ImageSpec) -> nn.Module:
         dropout=cfg.D_dropout,
         head_dropout=cfg.D_head_dropout,
         unit_range=unit_range,
+        batch_norm=cfg.D_batch_norm,
     )
 
 
@@ -415,6 +443,14 @@ PRESETS = {
             ema_half_life=_AVERAGED,
         ),
         "fashion-mnist", 30 * 60_000, "The DCGAN of the best-known tutorial (30 epochs).",
+    ),
+    "fashion-dcgan-paper": Preset(
+        Config(
+            batch=128, z_law="uniform", initial="normal", G_strides=(2, 2, 2), G_bias=False, G_relu=True,
+            D_widths=(64, 128, 256), D_strides=(2, 2, 2), D_kernels=(5, 5, 5), D_batch_norm=True,
+            ema_half_life=_AVERAGED,
+        ),
+        "fashion-mnist", 20 * 60_000, "The DCGAN of the paper: batch norm in both players, weights from N(0, 0.02).",
     ),
     "digits-mlp": Preset(
         _but(_mlp, updates="joint", G_steps=2, G_bn_momentum=0.7, ema_half_life=_AVERAGED),

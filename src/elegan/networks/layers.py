@@ -229,6 +229,16 @@ def init_glorot(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
+def init_normal(module: nn.Module) -> None:
+    """Weights from N(0, 0.02), zero biases, batch norms' scales from N(1, 0.02) (Radford+ 2016 and its program)."""
+    if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+        nn.init.normal_(module.weight, 0.0, 0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+        nn.init.normal_(module.weight, 1.0, 0.02)
+
+
 class ToMap(nn.Module):
     """(N, H*W*C) -> (N, C, H, W), stored channels_last."""
 
