@@ -164,6 +164,53 @@ def test_the_lowest_layer_is_the_one_at_the_picture(preset, expected):
     assert frozen_names(model) == expected
 
 
+@pytest.mark.parametrize(
+    ("preset", "layers", "frozen", "learning"),
+    [
+        # all that see pictures, whatever their size, then the blocks from the largest map down
+        ("progressive-tiny", 1, {"pictures.0", "pictures.2"}, {"blocks.1", "blocks.0", "last"}),
+        ("progressive-tiny", 3, {"pictures.0", "blocks.1"}, {"blocks.0", "last"}),
+        ("lapgan-tiny", 1, {"0.plane", "0.layers.0", "1.layers.0", "2.layers.0"}, {"0.layers.2", "2.layers.2"}),
+        ("projected-tiny", 2, {"heads.0.0", "heads.3.2"}, {"heads.0.4", "heads.3.4"}),
+        ("r3gan-tiny", 5, {"start", "stages.0", "downs.0"}, {"stages.1", "downs.1", "out"}),
+        ("biggan-tiny", 7, {"blocks.0", "attention"}, {"blocks.1", "linear"}),
+        ("stylegan2-tiny", 2, {"start", "blocks.0.same"}, {"blocks.0.down", "mix"}),
+    ],
+)
+def test_layers_freeze_from_the_picture_upwards(preset, layers, frozen, learning):
+    model = model_of(preset)
+    freeze_lower(model, layers)
+    names = {name for name, _ in model.parts.nets["D"].named_parameters()}
+    for part in frozen | learning:
+        assert (own := {name for name in names if name.startswith(f"{part}.")}), part
+        assert (own <= frozen_names(model)) == (part in frozen), part
+        assert part in frozen or not own & frozen_names(model), part
+
+
+def test_a_second_D_freezes_beside_the_first():
+    family, recipe = families.preset("sngan-tiny")
+    Family = families.get(family)
+    model = Family.Model(recipe.config.model_copy(update={"D_small": 8}), ImageSpec(1, 24, 24, 3))
+    freeze_lower(model, 1)
+    assert {name.split(".parametrizations")[0].removesuffix(".bias") for name in frozen_names(model)} == {
+        "features.0", "small.features.0",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("preset", sorted(p for p in families.presets() if p.split("-")[-1] == "tiny"))
+def test_all_of_D_is_on_the_ladder_once_and_its_top_learns(preset):
+    model = model_of(preset)
+    if "D" not in model.parts.nets:
+        return
+    D = model.parts.nets["D"]
+    held = [id(p) for rung in model.ladder() for part in rung for p in part.parameters()]
+    assert sorted(held) == sorted(id(p) for p in D.parameters())
+    with pytest.raises(UserError, match=r"freeze_D=999: D has \d+ layers") as refused:
+        freeze_lower(model, 999)
+    freeze_lower(model, int(str(refused.value).rpartition(" ")[2]))
+    assert any(p.requires_grad for p in D.parameters())
+
+
 def test_more_layers_than_there_are_cannot_be_frozen():
     with pytest.raises(UserError, match=r"freeze_D=3: D has 3 layers; freeze at most 2"):
         freeze_lower(model_of("tiny"), 3)

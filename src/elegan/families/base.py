@@ -167,6 +167,12 @@ class Family(ABC):
         """
         return ()
 
+    def ladder(self) -> list[list[nn.Module]]:
+        """D from the picture upwards, for FreezeD: rungs of parts of D that stand beside one another, each part put
+        together from below. Only a D that is not put together in that order as a whole has more than one rung.
+        """
+        return [[self.parts.nets["D"]]]
+
     def prepare(self, images: Tensor, labels: Tensor | None) -> None:  # noqa: B027, most families need no look
         """Look at the data, uint8 images (N, C, H, W) with labels (N,) int64 or None, before the first step.
 

@@ -232,6 +232,12 @@ class Model(Family):
     def steady(self) -> float:
         return steady_share(self.config.lr_schedule, self.config.lr_hold)
 
+    def ladder(self) -> list[list[nn.Module]]:
+        D, rungs = self.D, [[block] for block in self.D.blocks]
+        if D.attention is not None:
+            rungs.insert(D.attention_before, [D.attention])
+        return [*rungs, [D.linear], *([] if D.embed is None else [[D.embed]])]
+
     def step(self, batches: Sequence[Batch], clock: Clock) -> dict[str, Tensor]:
         cfg = self.config
         rate = learning_rate(clock.progress, cfg.lr_schedule, cfg.lr_hold)

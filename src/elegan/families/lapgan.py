@@ -14,7 +14,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
@@ -211,6 +211,10 @@ class Model(Family):
     @property
     def steady(self) -> float:
         return steady_share(self.config.lr_schedule, self.config.lr_hold)
+
+    def ladder(self) -> list[list[nn.Module]]:
+        judges: list[Any] = list(self.D)
+        return [[judge.layers for judge in judges] + [judge.plane for judge in judges if judge.plane is not None]]
 
     def step(self, batches: Sequence[Batch], clock: Clock) -> dict[str, Tensor]:
         cfg, (images, labels) = self.config, batches[0]

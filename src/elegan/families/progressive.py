@@ -173,6 +173,10 @@ class Model(Family):
     def sampler(self) -> str:
         return "G_ema"
 
+    def ladder(self) -> list[list[nn.Module]]:
+        D = self.D
+        return [list(D.pictures), *([block] for block in reversed(D.blocks)), [D.last], [D.dense], [D.out]]
+
     def typical(self, total: int) -> dict[int, float]:
         places = [total * (2 * i + 1) // 200 for i in range(100)]
         sizes = [math.ceil(self.level(Clock(place, total))) for place in places]

@@ -191,6 +191,9 @@ class Model(Family):
     def steady(self) -> float:
         return steady_share(self.config.lr_schedule)
 
+    def ladder(self) -> list[list[nn.Module]]:
+        return [list(self.D.heads)]
+
     def step(self, batches: Sequence[Batch], clock: Clock) -> dict[str, Tensor]:
         cfg, (real, labels) = self.config, batches[0]
         n = len(real)

@@ -189,6 +189,12 @@ class Model(Family):
     def sampler(self) -> str:
         return "G_ema"
 
+    def ladder(self) -> list[list[nn.Module]]:
+        D, stages = self.D, list(self.D.stages)
+        pairs = [net for pair in zip(D.downs, stages[1:], strict=True) for net in pair]
+        ends = [D.basis, D.out, *([] if D.embed is None else [D.embed])]
+        return [[net] for net in (D.start, stages[0], *pairs, *ends)]
+
     def form(self, clock: Clock) -> tuple[()] | None:
         """None while beta2 moves: Adam takes it as a number, which a recording would keep for good."""
         first, last = self.config.beta2

@@ -260,6 +260,11 @@ class Model(Family):
             self.G.kinds.learn(images, labels)
             self.G_ema.kinds.load_state_dict(self.G.kinds.state_dict())
 
+    def ladder(self) -> list[list[nn.Module]]:
+        judges = [self.D, *([] if self.D.small is None else [self.D.small])]
+        rungs = [[getattr(D, part) for D in judges] for part in ("features", "linear", "embed", "embed_kind")]
+        return [rung for rung in rungs if rung[0] is not None]
+
     def step(self, batches: Sequence[Batch], clock: Clock) -> dict[str, Tensor]:
         cfg, (real, labels) = self.config, batches[0]
         n = len(real)

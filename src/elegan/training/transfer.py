@@ -7,6 +7,7 @@ network. Optimisers, schedules and everything in `Parts.values` begin anew: the 
 
 from __future__ import annotations
 
+import itertools
 import os
 from dataclasses import dataclass
 
@@ -73,23 +74,40 @@ def open_source(path: str | os.PathLike[str]) -> Source:
 def freeze_lower(model: Family, layers: int) -> None:
     """FreezeD: the first `layers` layers of D that have weights, and all before the next one, learn no more.
 
-    UserError when the family has no network called D, or when none of its layers would be left to learn.
+    Layers that stand beside one another, such as those of several Ds, count as one. UserError when the family has no
+    network called D, or when none of its layers would be left to learn.
     """
-    D = model.parts.nets.get("D")
-    if D is None:
+    if "D" not in model.parts.nets:
         raise UserError(f"freeze_D: the family {_family(model)} has no single discriminator; leave it at 0")
-    groups: dict[str, list[nn.Parameter]] = {}  # by layer, lowest first: the order in which D was put together
-    for name, parameter in D.named_parameters():
-        layer = name.split(".parametrizations.")[0] if ".parametrizations." in name else name.rpartition(".")[0]
-        groups.setdefault(layer, []).append(parameter)
-    weighty = [name for name, parameters in groups.items() if any(p.ndim > 1 for p in parameters)]
-    if layers >= len(weighty):
-        raise UserError(f"freeze_D={layers}: D has {len(weighty)} layers; freeze at most {len(weighty) - 1}")
-    for name, parameters in groups.items():
-        if name == weighty[layers]:
-            break
-        for parameter in parameters:
+    heights = [
+        [parameter for layer in beside for parameter in layer]
+        for rung in model.ladder()
+        for beside in itertools.zip_longest(*(_layers(part) for part in rung), fillvalue=[])
+    ]
+    if layers >= len(heights):
+        raise UserError(f"freeze_D={layers}: D has {len(heights)} layers; freeze at most {len(heights) - 1}")
+    for height in heights[:layers]:
+        for parameter in height:
             parameter.requires_grad_(False)
+
+
+def _layers(net: nn.Module) -> list[list[nn.Parameter]]:
+    """What learns, layer by layer with weights, in the order of construction; norms belong to the layer before."""
+    groups: dict[str, list[nn.Parameter]] = {}
+    for name, parameter in net.named_parameters():
+        layer = name.split("parametrizations.")[0] if "parametrizations." in name else name.rpartition(".")[0]
+        groups.setdefault(layer.rstrip("."), []).append(parameter)
+    found: list[list[nn.Parameter]] = []
+    for parameters in groups.values():
+        if not found or (_weighty(parameters) and _weighty(found[-1])):
+            found.append([])
+        found[-1] += parameters
+    return found
+
+
+def _weighty(parameters: list[nn.Parameter]) -> bool:
+    """Whether there are weights among them, and not just biases, norms and single numbers."""
+    return any(p.ndim > 1 for p in parameters)
 
 
 def _counterparts(name: str) -> list[str]:
