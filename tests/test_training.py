@@ -26,6 +26,7 @@ from elegan import images
 from elegan.config import build
 from elegan.errors import UserError
 from elegan.families import gan
+from elegan.families.base import Family
 from elegan.training import checkpoint, events, loop, plan
 from elegan.training import run as run_module
 from elegan.training.engine import Engine, has_bf16
@@ -288,6 +289,13 @@ def test_lengths_that_no_batch_divides(tmp_path, data):
         assert kinds(watch(tmp_path / name, data, length))[-1] == "Finished"
         assert kinds(watch(tmp_path / name, data, length)) == ["Warned", "Finished"]
         assert int(newest(tmp_path / name).stem) == seen
+
+
+def test_what_a_run_leaves_half_done_is_said_before_it_begins(tmp_path, data, monkeypatch):
+    monkeypatch.setattr(Family, "unfinished", lambda self, total: f"{total} images are too few")
+    found = watch(tmp_path / "run", data)
+    assert [e.text for e in found if isinstance(e, events.Warned)][-1] == "80 images are too few"
+    assert kinds(found)[-1] == "Finished"
 
 
 def test_longer(tmp_path, data):

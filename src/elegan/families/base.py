@@ -160,6 +160,10 @@ class Family(ABC):
         """What steps, from the first one on, make of the planned length: lengths of one regime begin alike."""
         return ()
 
+    def unfinished(self, total: int) -> str:
+        """What a run of `total` images would leave half done, in a line for its user; nothing in most families."""
+        return ""
+
     def form(self, clock: Clock) -> Hashable:
         """Which of its forms the step at this place takes: steps of one form do the same with other numbers.
 

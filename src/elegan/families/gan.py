@@ -155,6 +155,12 @@ class Config(FamilyConfig):
             raise ValueError(f"label_smoothing, label_noise and label_flip do not apply to {self.objective!r}")
         if self.updates == "shared" and (self.D_steps, self.G_steps) != (1, 1):
             raise ValueError("updates=shared takes one D and one G update: leave D_steps and G_steps at 1")
+        if self.D_batch_norm and self.D_eval_for_G:
+            raise ValueError(
+                "D_eval_for_G does not go with D_batch_norm: G would see another D than the one that learns"
+            )
+        if self.objective == "wasserstein" and not self.weight_clip:
+            raise ValueError("objective=wasserstein needs weight_clip, or a preset of wgan: it has no bottom without")
         if self.updates == "shared" and (self.G_eval_for_D or self.D_eval_for_G or self.weight_clip):
             raise ValueError("G_eval_for_D, D_eval_for_G and weight_clip do not apply to updates=shared; use joint")
         return self
@@ -236,6 +242,7 @@ class Model(Family):
             real_logits = self.D(real, labels)
             loss_real = self.loss_on_real(real_logits)
             minimize(loss_real, self.D_adam)
+            self.clip()
             fake_logits = self.D(fake, asked)
             loss_fake = self.loss_on_fake(fake_logits)
             minimize(loss_fake, self.D_adam)
@@ -244,9 +251,13 @@ class Model(Family):
             real_logits, fake_logits = self.judge(real, fake, labels, asked)
             loss = self.loss_on_real(real_logits) + self.loss_on_fake(fake_logits)
             minimize(loss, self.D_adam)
+        self.clip()
+        return {"D_loss": loss.detach()} | self.objective.right(real_logits, fake_logits)
+
+    def clip(self) -> None:
+        """What follows each of D's updates where `weight_clip` is set."""
         if self.config.weight_clip:
             clip_weights(self.D.parameters(), self.config.weight_clip)
-        return {"D_loss": loss.detach()} | self.objective.right(real_logits, fake_logits)
 
     def learn_G(self, n: int, labels: Tensor | None) -> dict[str, Tensor]:
         """G's update: its gradient flows through D, whose weights stay."""

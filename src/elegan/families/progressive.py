@@ -52,7 +52,7 @@ class Config(FamilyConfig):
     group: int = Field(4, gt=0)
     """Pictures in a group whose deviation D sees."""
 
-    grow_share: float = Field(0.6, gt=0, le=1)
+    grow_share: float = Field(0.6, gt=0, lt=1)
     """The share of the run after which the last layer has faded in; steady and fading phases before are as long."""
     phase_images: int = Field(0, ge=0)
     """Real images in each phase, steady or fading, instead (the paper: 600,000); 0: by grow_share."""
@@ -195,6 +195,15 @@ class Model(Family):
         phase = cfg.phase_images or cfg.grow_share * clock.total / max(2 * self.doublings, 1)
         past = clock.seen / at_least(phase, 1)  # in phases: steady, fading, steady, fading, ...
         return at_most(past // 2 + at_least(past % 2 - 1, 0), self.doublings)
+
+    def unfinished(self, total: int) -> str:
+        level = self.level(Clock(total - self.batches_per_step * self.config.batch, total))
+        if level >= self.doublings:
+            return ""
+        how = "a smaller phase_images" if self.config.phase_images else "a smaller grow_share"
+        return (
+            f"this run ends at {level:.2g} of {self.doublings} doublings, with blurred pictures: train longer, or {how}"
+        )
 
     def form(self, clock: Clock) -> tuple[int, bool]:
         whole, alpha = stage(self.level(clock))

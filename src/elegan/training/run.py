@@ -233,6 +233,8 @@ def _train(
     if at.images < config.train.images:
         folder.append(sitting(at.images, engine.device), "sittings.jsonl")
         yield Planned(**(vars(planned) | {"data": str(dataset), "derived": config.derived}))
+        if doubt := model.unfinished(config.train.images):
+            yield Warned(doubt)
 
     options: dict[str, Any] = {"stop": stop}
     if pace:
