@@ -183,6 +183,23 @@ def test_a_critic_needs_something_that_bounds_it():
     gan.Config(objective="wasserstein", weight_clip=0.01)
 
 
+# R3GAN's penalties, one at a time -----------------------------------------------------------------------------------
+
+
+def test_r3gan_punishes_the_slopes_that_were_asked_for():
+    """Huang+ 2024 show that it takes both, which add up."""
+    found = {}
+    for name in ("R1", "R2", "R1+R2"):
+        model = make("r3gan-tiny", penalties=name)
+        with torch.no_grad():  # at first D's blocks are identities, and its slope the same everywhere
+            for p in model.D.parameters():
+                p.add_(torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel())), alpha=0.3)
+        found[name] = step(model)["penalty"].item()
+    assert min(found.values()) > 0
+    assert found["R1"] != pytest.approx(found["R2"], rel=1e-3)
+    assert found["R1"] + found["R2"] == pytest.approx(found["R1+R2"], rel=1e-5)
+
+
 # Growing -----------------------------------------------------------------------------------------------------------
 
 

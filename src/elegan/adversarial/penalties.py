@@ -3,9 +3,10 @@
 Each returns a 0-d float32 loss to *add* to the critic's; its gradient reaches the critic's weights through a second
 backward pass. A slope is the gradient of one picture's logit with respect to all values of that picture, and its norm
 is a sum over all of them: nothing is averaged over pixels. That a picture's logit depends on that picture alone is
-assumed, so a critic here has no batch norm and no minibatch layer. All is computed in float32, under autocast too: the
-second derivatives of half precision are mostly noise. `PENALTIES` is where a name from a configuration becomes a
-function.
+assumed, so a critic here has no batch norm; with a minibatch layer (StyleGAN2, progressive growing) a picture's slope
+holds what it does to the others' logits too, as in these papers' programs. All is computed in float32, under autocast
+too: the second derivatives of half precision are mostly noise. `PENALTIES` is where a name from a configuration becomes
+a function.
 """
 
 from __future__ import annotations

@@ -6,8 +6,9 @@ vector for the class, D(x, y) = y^T V phi(x) + psi(phi(x)) (projection): the for
 q(x | y) has when both are log-linear in the features. With `label` alone changed all else is equal. G gets it as a
 one-hot vector beside z (the first paper), or has scales and shifts for each class in every batch norm (the second).
 
-Deviations: the networks are a spectrally normalised DCGAN, small enough for a CPU, with upsampling in G; one D step for
-each G step unless D_steps says otherwise (their 5); samples come from averaged weights.
+Deviations: the networks are a spectrally normalised DCGAN, small enough for a CPU, with upsampling in G; phi(x) is all
+of the last map, where theirs is its sum over places; one D step for each G step unless D_steps says otherwise (their
+5); samples come from averaged weights.
 """
 
 from __future__ import annotations

@@ -5,8 +5,9 @@ The small picture is learnt by a plain GAN, the details of each level by a GAN o
 that they belong to. Each learns alone, from real pyramids; only in use do they work in a row, from coarse to fine.
 
 Deviations: Adam instead of SGD with momentum; the networks are convolutional at the smallest level too, G with batch
-norm and D with a spectral norm instead of dropout; the pyramid's filter is [1, 3, 3, 1] / 8. As in the paper noise and
-class enter a level as planes beside the picture, and D sees details and picture; here beside each other, not as a sum.
+norm and D with a spectral norm instead of dropout (but for the plane of a class); the pyramid's filter is
+[1, 3, 3, 1] / 8. As in the paper noise and class enter a level as planes beside the picture, and D sees details and
+picture; here beside each other, not as a sum.
 """
 
 from __future__ import annotations

@@ -65,8 +65,10 @@ class Config(FamilyConfig):
     objective: Literal["relativistic", "relativistic-average", "nonsaturating"] = "relativistic"
     """relativistic: D compares pairs of real and fake. The others are to see what pairing does: relativistic-average
     compares each with the other side's mean, nonsaturating is the plain game."""
+    penalties: Literal["R1+R2", "R1", "R2"] = "R1+R2"
+    """Whose slopes are punished: real pictures' (R1), fakes' (R2), or both; either alone shows why it takes both."""
     gamma: tuple[float, float] = (1.0, 0.1)
-    """Weight of both penalties, at the start and after the burn-in."""
+    """Weight of the penalties, at the start and after the burn-in."""
     lr: tuple[float, float] = (2e-4, 5e-5)
     """Adam's learning rate for G and D, at the start and after the burn-in."""
     beta1: Share = 0.0
@@ -217,7 +219,8 @@ class Model(Family):
         (real_logits, fake_logits), (real_slopes, fake_slopes) = logits.chunk(2), slopes.chunk(2)
         # E f(D(x) - D(G(z))) + R1 + R2, at every step (eq. 2)
         D_loss = self.objective.D(real_logits, fake_logits)
-        penalty = zero_centred(real_slopes, gamma) + zero_centred(fake_slopes, gamma)
+        on_real, on_fake = (gamma if name in cfg.penalties else 0.0 * gamma for name in ("R1", "R2"))
+        penalty = zero_centred(real_slopes, on_real) + zero_centred(fake_slopes, on_fake)
         minimize(D_loss + penalty, self.D_adam)
 
         # (2) Generator, on new fakes, each paired with a real picture (of its class)

@@ -6,10 +6,10 @@ its features with a class embedding, D(x, y) = y^T V phi(x) + psi(phi(x)). Witho
 
 Deviations, for quality per minute on a CPU: one D step per G step; D's first layer reads and G's last one draws
 2x2 blocks of pixels on half the picture's side, where layers with one channel run at a twentieth of the speed;
-learning rates fall to zero over the run; samples come from averaged weights. Five options are of other papers: z
-in all of G's batch norms (Chen+ 2019), the deviation among pictures in D (after Karras+ 2018, but for each feature
-and among pictures of one class), a further D for shrunk pictures (Wang+ 2018), kinds of pictures for labels (Sage+
-2018), and relativistic pairs (Jolicoeur-Martineau 2019).
+phi(x) is all of the last map, and not its sum over places; learning rates fall to zero over the run; samples come from
+averaged weights. Five options are of other papers: z in all of G's batch norms (Chen+ 2019), the deviation among
+pictures in D (after Karras+ 2018, but for each feature and among pictures of one class), a further D for shrunk
+pictures (Wang+ 2018), kinds of pictures for labels (Sage+ 2018), and relativistic pairs (Jolicoeur-Martineau 2019).
 """
 
 from __future__ import annotations

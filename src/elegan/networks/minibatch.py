@@ -1,7 +1,7 @@
 """Layers that let a discriminator see how alike the pictures of a batch are, so that a G without variety is found out.
 
-A picture's logit then depends on its whole batch: real and fake pictures must be judged in separate passes, and
-penalties on the slope (`adversarial.penalties`) do not apply.
+A picture's logit then depends on its whole batch: real and fake pictures must be judged in separate passes, and a
+penalty on the slope (`adversarial.penalties`) is one on what a picture does to the logits of all of them.
 """
 
 from __future__ import annotations
