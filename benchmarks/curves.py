@@ -25,6 +25,7 @@ import torch
 import elegan
 from benchmarks import rows as results
 from benchmarks.evidence.lab import SAMPLES, along, reader
+from benchmarks.flagship import GOALS
 from benchmarks.machine import about
 from elegan.bench import bench
 from elegan.config import seconds
@@ -43,6 +44,8 @@ PANELS = {  # data set: (the default recipe's goals, the time that a tutorial's 
 }  # fmt: skip
 PRESETS = {preset: (data, budget) for data, (_, budget, presets) in PANELS.items() for preset in presets}
 COLOURS = ("#d1603d", "#8a8a8a", "#5f9e6e")
+OWN = "#3b6fb6"
+MACHINES = {"": ("-", "full", "bf16"), "two cores of 2021": ("--", "none", "cores of 2021, no bf16")}
 
 
 def measure(preset: str, seed: int, runs: Path) -> dict[str, Any]:
@@ -68,24 +71,37 @@ def measure(preset: str, seed: int, runs: Path) -> dict[str, Any]:
     }
 
 
+def of_goal(flagship: list[dict[str, Any]], goal: str) -> list[tuple[float, float]]:
+    """(minutes, Frechet distance) of every seed."""
+    return [(r["seconds"] / 60, r["frechet"]) for r in flagship if r["goal"] == goal]
+
+
+def middle(own: list[tuple[float, float]]) -> tuple[float, float]:
+    """The mean of several points."""
+    return statistics.fmean(x for x, _ in own), statistics.fmean(y for _, y in own)
+
+
 def draw_panels(rows: list[dict[str, Any]], flagship: list[dict[str, Any]], path: Path) -> None:
     """Frechet distance against minutes, both on logarithmic axes; one panel for each data set that has curves."""
     from matplotlib.figure import Figure
 
     shown = {data: panel for data, panel in PANELS.items() if any(r["preset"] in panel[2] for r in rows)}
-    figure = Figure((0.8 + 5 * len(shown), 4), dpi=150, layout="constrained")
+    figure = Figure((0.8 + 5 * len(shown), 4.8), dpi=150, layout="constrained")
     many = figure.subplots(1, len(shown), squeeze=False)[0]
     for axes, (data, (goals, _, presets)) in zip(many, shown.items(), strict=True):
         axes.set(xscale="log", yscale="log", xlabel="minutes of training, two cores", ylabel="Frechet distance")
         axes.set_title(data)
         default = goals[0].split("-")[0]
-        ends = [[(r["seconds"], r["frechet"]) for r in flagship if r["goal"] == goal] for goal in goals]
-        for own in ends:
-            axes.plot([s / 60 for s, _ in own], [f for _, f in own], "o", color="#3b6fb6", markersize=4)
-        means = [tuple(statistics.fmean(values) for values in zip(*own, strict=True)) for own in ends if own]
-        axes.plot(
-            [s / 60 for s, _ in means], [f for _, f in means], color="#3b6fb6", label=f"{default} (every seed a dot)"
-        )
+        for machine, (line, fill, told_as) in MACHINES.items():
+            dots: dict[str, Any] = {"linestyle": "none", "color": OWN, "markersize": 4, "fillstyle": fill}
+            ends = {goal: of_goal(flagship, results.labelled(goal, machine)) for goal in goals}
+            alike = [own for goal, own in ends.items() if own and GOALS[goal].preset == default]
+            points = [point for own in alike for point in own]
+            axes.plot(*zip(*points, strict=True), marker="o", label=f"{default}, {told_as}: a dot a seed", **dots)
+            axes.plot(*zip(*map(middle, alike), strict=True), line, color=OWN)
+            for goal, own in ends.items():
+                if own and (other := GOALS[goal].preset) != default:
+                    axes.plot(*zip(*own, strict=True), marker="s", label=f"{other}, one core, {told_as}", **dots)
         for preset, colour in zip(presets, COLOURS, strict=True):
             for i, row in enumerate(r for r in rows if r["preset"] == preset):
                 minutes = [p["seconds"] / 60 for p in row["points"]]
@@ -94,7 +110,7 @@ def draw_panels(rows: list[dict[str, Any]], flagship: list[dict[str, Any]], path
         axes.set_xticks([0.5, 1, 2, 5, 10, 20, 60], ["0.5", "1", "2", "5", "10", "20", "60"])
         axes.set_yticks([0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50], ["0.1", "0.2", "0.5", "1", "2", "5", "10", "20", "50"])
         axes.minorticks_off()
-        axes.legend(frameon=False, fontsize=8)
+        axes.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2)
         axes.grid(alpha=0.3, linewidth=0.5)
     figure.savefig(path)
 
