@@ -1,36 +1,65 @@
 """Each choice of a recipe against its off-switch: trained and judged alike, over seeds.
 
     python -m benchmarks.ablation --preset fashion --budget 2m --seeds 0 1 2 \
-        --set upsampling=deconv --set lr_schedule=constant --set "beta1=0.5 beta2=0.999"
+        --set upsampling=deconv --set lr_schedule=constant --set "beta1=0.5 beta2=0.999" --without "the class in D"
 
 The first row is the recipe as it is; every other row changes what its `--set` names, one or more settings, and nothing
-else. A time budget is planned anew for each row, so that a choice that costs speed pays for it; `--images` gives all
-rows the same number of pictures. Scores are of the test split, 10,000 samples: this reports, it does not choose
-(`elegan tune` does that, on held-out training images). Training goes on where it stopped, and scores that are there are
-not made again. Writes `benchmarks/results/ablation-PRESET.json` and `.md`.
+else. `--without` takes out what no setting of `sngan` does: D's spectral norms, the class in D, the classes' norms in G
+(where the class still stands beside z). A time budget is planned anew for each row, so that a choice that costs speed
+pays for it; `--images` gives all rows the same number of pictures. Scores are of the test split, 10,000 samples: this
+reports, it does not choose (`elegan tune` does that, on held-out training images). Training goes on where it stopped,
+and scores that are there are not made again. Writes `benchmarks/results/ablation-PRESET.json` and `.md`.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
 import json
 import platform
 import statistics
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
+from torch import Tensor
 
 import elegan
 from elegan.config import parse_set
 from elegan.errors import UserError
+from elegan.families import sngan
+from elegan.families.sngan import Judge
 from elegan.judge import evaluate
+from elegan.networks.layers import ConditionalBatchNorm
 from elegan.training.run import configure
 
 RESULTS = Path(__file__).parent / "results"
 NUMBERS = ("frechet", "precision", "recall", "coverage", "label_accuracy")
 RECIPE = "the recipe"
+
+
+class Untold(ConditionalBatchNorm):
+    """G's batch norm where it is not told the class."""
+
+    def __init__(self, channels: int, classes: int, noise: int = 0) -> None:
+        super().__init__(channels, 0, noise)
+
+    def forward(self, x: Tensor, labels: Tensor | None, z: Tensor | None = None) -> Tensor:
+        return super().forward(x, None, z)
+
+
+def untold(self: Any, layers: Any, width: int, size: Any, cfg: Any, classes: int, make: Any = Judge.__init__) -> None:
+    """`Judge.__init__` of a D that is not told the class."""
+    make(self, layers, width, size, cfg, 0)
+
+
+WITHOUT = {  # row: what of `sngan` is replaced by what
+    "without D's spectral norms": (sngan, "spectral_norm", lambda layer: layer),
+    "without G's class norms": (sngan, "ConditionalBatchNorm", Untold),
+    "without the class in D": (Judge, "__init__", untold),
+}
 
 
 def switches(items: list[str]) -> dict[str, dict[str, str]]:
@@ -45,6 +74,11 @@ def switches(items: list[str]) -> dict[str, dict[str, str]]:
 def measure(args: argparse.Namespace, name: str, settings: dict[str, str], seed: int) -> dict[str, Any]:
     """Train one row with one seed, or go on with it, and score it; a run that diverges is a row, too."""
     folder = args.runs / args.preset / ("recipe" if name == RECIPE else name.replace(" ", "+").replace("/", "_"))
+    with mock.patch.object(*WITHOUT[name]) if name in WITHOUT else contextlib.nullcontext():
+        return _measured(args, name, settings, seed, folder)
+
+
+def _measured(args: argparse.Namespace, name: str, settings: dict[str, str], seed: int, folder: Path) -> dict[str, Any]:
     length = {"images": args.images} if args.images else {"budget": args.budget}
     row: dict[str, Any] = {"row": name, "seed": seed}
     try:
@@ -109,6 +143,9 @@ def main() -> None:
     parser.add_argument("--preset", default="fashion")
     parser.add_argument("--data", help="default: the preset's own")
     parser.add_argument("--set", dest="switches", action="append", default=[], metavar="'KEY=VALUE ...'")
+    parser.add_argument("--without", action="append", default=[], metavar="PART", help="of sngan: " + ", ".join(
+        name.removeprefix("without ") for name in WITHOUT
+    ))  # fmt: skip
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
     parser.add_argument("--budget", default="2m", help="time of each run")
     parser.add_argument("--images", type=int, help="instead: images of each run")
@@ -118,6 +155,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the table")
     args = parser.parse_args()
     wanted = switches(args.switches)
+    wanted |= {f"without {part}": {} for part in args.without}
+    for name in set(wanted) - set(switches(args.switches)) - set(WITHOUT):
+        parser.error(f"no row {name!r}; there are {', '.join(WITHOUT)}")
     for settings in wanted.values():
         configure(args.preset, args.data, settings=settings)  # a wrong one is told before anything is trained
 

@@ -232,6 +232,23 @@ def test_each_player_has_its_own_rate(preset):
         assert held == {id(p) for p in net.parameters() if p.requires_grad}
 
 
+def test_D_takes_as_many_steps_of_each_kind_as_asked(monkeypatch):
+    """Miyato+ 2018 have five of D for each of G; every one on a batch of its own."""
+    taken: list[str] = []
+    for steps in (1, 3):
+        model = make("sngan-tiny", D_steps=steps)
+        for name in ("D_adam", "G_adam"):
+            adam = getattr(model, name)
+            monkeypatch.setattr(adam, "step", lambda *args, name=name, go=adam.step: (taken.append(name), go(*args)))
+        judged: list[Tensor] = []
+        hook = model.D.register_forward_pre_hook(lambda _, args, judged=judged: judged.append(args[0][:4].clone()))
+        step(model)
+        hook.remove()
+        assert taken == ["D_adam"] * steps + ["G_adam"]
+        assert len({tuple(x.flatten().tolist()) for x in judged}) == steps + 1
+        taken.clear()
+
+
 # Sizes -------------------------------------------------------------------------------------------------------------
 
 

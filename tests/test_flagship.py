@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest import mock
 
 import pytest
-from benchmarks import curves, flagship
+import torch
+from benchmarks import ablation, curves, flagship
+
+from conftest import make_npz
+from elegan.families import sngan
+from elegan.families.base import ImageSpec
 
 
 def row(goal: str = "fashion-10m", seed: int = 0, **changes: Any) -> dict[str, Any]:
@@ -61,3 +67,42 @@ def test_the_picture_has_every_seed_and_machine(tmp_path):
     assert (tmp_path / "picture.png").stat().st_size > 10_000
     assert curves.of_goal(ends, "fashion-10m on two cores of 2021") == [(590 / 60, 0.3)] * 2
     assert curves.middle([(1.0, 2.0), (3.0, 6.0)]) == (2.0, 4.0)
+
+
+# The ablation -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("row", ablation.WITHOUT)
+def test_what_is_taken_out_is_gone_and_the_rest_stays(row):
+    def model() -> Any:
+        return sngan.Model(sngan.PRESETS["tiny"].config, ImageSpec(1, 16, 16, 3))
+
+    def parts(m: Any) -> dict[str, bool]:
+        assert m.G(torch.ones(3, m.config.z_dim), torch.arange(3)).shape == (3, 1, 16, 16)
+        assert m.D(torch.ones(3, 1, 16, 16), torch.arange(3)).shape == (3,)
+        return {
+            "without G's class norms": all(hasattr(norm, "scale") for norm in m.G.norms),
+            "without the class in D": m.D.embed is not None,
+            "without D's spectral norms": all(hasattr(m.D.features[i], "parametrizations") for i in (0, 2)),
+        }
+
+    whole = parts(model())
+    with mock.patch.object(*ablation.WITHOUT[row]):
+        assert whole.pop(row)
+        less = parts(model())
+    assert not less.pop(row)
+    assert less == whole
+
+
+def test_a_row_is_trained_and_scored_without_its_part(tmp_path, monkeypatch):
+    data = make_npz(tmp_path / "data.npz", count=900)
+    options = ["--preset", "sngan-tiny", "--data", str(data), "--images", "64", "--samples", "40", "--seeds", "0"]
+    places = ["--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out"), "--features", "pixels"]
+    monkeypatch.setattr("sys.argv", ["ablation", *options, *places, "--without", "the class in D"])
+    ablation.main()
+    page = (tmp_path / "out" / "ablation-sngan-tiny.md").read_text()
+    assert "| the recipe | 1 | 64 |" in page
+    assert "| without the class in D | 1 | 64 |" in page
+    monkeypatch.setattr("sys.argv", ["ablation", *options, *places, "--without", "hope"])
+    with pytest.raises(SystemExit, match="2"):
+        ablation.main()

@@ -4,12 +4,13 @@ Every layer of D is divided by its largest singular value, which keeps D's slope
 label enters G through batch norms whose scale and shift depend on the class, and D through an inner product of
 its features with a class embedding, D(x, y) = y^T V phi(x) + psi(phi(x)). Without labels both fall away.
 
-Deviations, for quality per minute on a CPU: one D step per G step; D's first layer reads and G's last one draws
-2x2 blocks of pixels on half the picture's side, where layers with one channel run at a twentieth of the speed;
-phi(x) is all of the last map, and not its sum over places; learning rates fall to zero over the run; samples come from
-averaged weights. Five options are of other papers: z in all of G's batch norms (Chen+ 2019), the deviation among
-pictures in D (after Karras+ 2018, but for each feature and among pictures of one class), a further D for shrunk
-pictures (Wang+ 2018), kinds of pictures for labels (Sage+ 2018), and relativistic pairs (Jolicoeur-Martineau 2019).
+Deviations, for quality per minute on a CPU: one D step per G step (`D_steps`; theirs are 5); D's first layer reads
+and G's last one draws 2x2 blocks of pixels on half the picture's side, where layers with one channel run at a twentieth
+of the speed; phi(x) is all of the last map, and not its sum over places; learning rates fall to zero over the run;
+samples come from averaged weights. Five options are of other papers: z in all of G's batch norms (Chen+ 2019), the
+deviation among pictures in D (after Karras+ 2018, but for each feature and among pictures of one class), a further D
+for shrunk pictures (Wang+ 2018), kinds of pictures for labels (Sage+ 2018), and relativistic pairs
+(Jolicoeur-Martineau 2019).
 """
 
 from __future__ import annotations
@@ -91,6 +92,8 @@ class Config(FamilyConfig):
     objective: Literal["hinge", "nonsaturating", "least-squares", "least-squares-chi2", "relativistic"] = "hinge"
     """The game: which losses D and G minimise. relativistic: D compares each real picture with a fake (of its
     class), which keeps more of the variety."""
+    D_steps: int = Field(1, gt=0)
+    """D's updates, each on a new batch, before G's."""
     augment: Literal["none", "diffaugment"] = "none"
     """Disturb all that D sees, real and fake (DiffAugment: colours, shifts, holes): for a few thousand pictures or
     fewer."""
@@ -241,6 +244,10 @@ class Model(Family):
         self.objective, self.augment = paired(config.objective), AUGMENTATIONS[config.augment]
 
     @property
+    def batches_per_step(self) -> int:
+        return self.config.D_steps
+
+    @property
     def conditional(self) -> bool:
         return self.spec.classes > 0
 
@@ -266,27 +273,27 @@ class Model(Family):
         return [rung for rung in rungs if rung[0] is not None]
 
     def step(self, batches: Sequence[Batch], clock: Clock) -> dict[str, Tensor]:
-        cfg, (real, labels) = self.config, batches[0]
-        n = len(real)
+        cfg, n = self.config, len(batches[0].images)
         short = self.regime(clock.total)
         rate = (1 + short) * learning_rate(clock.progress, cfg.lr_schedule, cfg.lr_hold, short)
         set_learning_rate(self.G_adam, cfg.G_lr * rate)
         set_learning_rate(self.D_adam, cfg.D_lr * rate)
         self.G.train()
         self.D.train()
-        kinds = None if self.G.kinds is None else self.G.kinds(real, labels)
 
         # (1) Discriminator, on real and fake; both are disturbed alike where the recipe says so
-        with torch.no_grad():
-            fake = self.G(self.noise(n, labels, kinds), labels)  # (n, C, H, W)
-            shown = self.augment(torch.cat([real, fake]), 1.0)
-        if cfg.group:  # apart: a group of both would tell D nothing
-            real_logits, fake_logits = (self.D(half, labels, kinds) for half in shown.chunk(2))
-        else:  # in one pass, which is quicker
-            twice = [None if told is None else torch.cat([told, told]) for told in (labels, kinds)]
-            real_logits, fake_logits = self.D(shown, *twice).chunk(2)
-        D_loss = self.objective.D(real_logits, fake_logits)
-        minimize(D_loss, self.D_adam)
+        for real, labels in batches:
+            kinds = None if self.G.kinds is None else self.G.kinds(real, labels)
+            with torch.no_grad():
+                fake = self.G(self.noise(n, labels, kinds), labels)  # (n, C, H, W)
+                shown = self.augment(torch.cat([real, fake]), 1.0)
+            if cfg.group:  # apart: a group of both would tell D nothing
+                real_logits, fake_logits = (self.D(half, labels, kinds) for half in shown.chunk(2))
+            else:  # in one pass, which is quicker
+                twice = [None if told is None else torch.cat([told, told]) for told in (labels, kinds)]
+                real_logits, fake_logits = self.D(shown, *twice).chunk(2)
+            D_loss = self.objective.D(real_logits, fake_logits)
+            minimize(D_loss, self.D_adam)
 
         # (2) Generator, on new fakes: D has just learnt those above by heart, and G would lose variety on them. Where D
         # compares, it is with the real pictures as D judged them above, which saves a pass.
@@ -296,7 +303,8 @@ class Model(Family):
             minimize(G_loss, self.G_adam)
 
         # (3) Average
-        update_ema(self.G_ema, self.G, ema_decay(n, math.inf, clock.seen + n, ramp=cfg.ema_share))
+        seen = n * len(batches)
+        update_ema(self.G_ema, self.G, ema_decay(seen, math.inf, clock.seen + seen, ramp=cfg.ema_share))
         return {
             "D_loss": D_loss.detach(),
             "G_loss": G_loss.detach(),
