@@ -212,6 +212,17 @@ def _sabotaged(sabotage: Callable[[Family], None] | None) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Within the block torch computes on one core: for networks so small that a second one only waits."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def rank_correlation(x: Sequence[float], y: Sequence[float]) -> float:
     """Spearman's; 0 where one of the two never changes: it is not defined there, and nothing follows from it."""
     return 0.0 if min(np.ptp(x), np.ptp(y)) == 0 else float(spearmanr(x, y)[0])

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from benchmarks.evidence.gate import Gate
 
 
-def obeys_labels(m: dict[str, Any]) -> bool:
+def obeys_labels(least: float) -> Callable[[dict[str, Any]], bool]:
     """Accuracy, that of the worst class, and variety. Where C itself is below a number, 3 points below C will do."""
-    accuracy, worst = min(0.9, m["of_real"] - 0.03), min(0.8, m["worst_of_real"] - 0.03)
-    return bool(m["accuracy"] >= accuracy and m["worst_class"] >= worst and m["diversity"] >= 0.7)
+
+    def holds(m: dict[str, Any]) -> bool:
+        accuracy, worst = min(least, m["of_real"] - 0.03), min(0.8, m["worst_of_real"] - 0.03)
+        return bool(m["accuracy"] >= accuracy and m["worst_class"] >= worst and m["diversity"] >= 0.7)
+
+    return holds
 
 
 GATES = [
@@ -27,14 +32,15 @@ GATES = [
         earlier="no miss; a sigmoid before the loss that has one was the planted fault, and passed",
     ),
     Gate(
-        "dcgan", "dcgan", "A narrow DCGAN is near the data, has all classes and a smooth latent space.",
+        "dcgan", "dcgan", "The paper's DCGAN, narrow, is near the data, has all classes and a smooth latent space.",
         "s <= 0.7, every class at least 4 %, no step exceeds 3 times the mean on 90 % of paths between two z in "
         "pixels and on 80 % in C's features",
         lambda m: m["s"] <= 0.7 and m["smallest_share"] >= 0.04 and m["smooth_paths"] >= 0.9
         and m["smooth_for_C"] >= 0.8,
         "plain.dcgan", "G's loss with the wrong sign",
-        earlier="400,000 images, s 0.704 at seed 2; 90 % asked of steps in C's features, which leap where C changes "
-        "its mind: 86 %",
+        earlier="the best-known tutorial's networks, which have no batch norm in D: s 0.552, 0.526 and 0.536 at the "
+        "three seeds after 600,000 images, 0.704 at seed 2 after 400,000; 90 % asked of steps in C's features, which "
+        "leap where C changes its mind: 86 %",
     ),
     Gate(
         "upsampling-conv", "upsampling-conv",
@@ -45,17 +51,25 @@ GATES = [
     ),
     Gate(
         "cgan-concat", "cgan", "A label that is concatenated on both sides is drawn, in variety.",
+        "C names the digit for at least 97 %, or 3 points below real ones, each for 80 %; diversity at least 0.7",
+        obeys_labels(0.97), "labels.concat", "D is told shuffled labels",
+    ),
+    Gate(
+        "cgan-concat-garments", "cgan", "The same of garments: a label that is concatenated is drawn.",
         "C names the class for at least 90 %, each class for 80 %, or 3 points below real images; diversity >= 0.7",
-        obeys_labels,
-        "labels.concat", "D is told shuffled labels",
+        obeys_labels(0.9), "labels.concat_garments", "D is told shuffled labels",
         earlier="600,000 images, worst class 0.725 for 0.746; 450,000, accuracy 0.8948 for 0.8983; 300,000 at rates of "
         "1e-3 and 2e-3, 0.884",
     ),
     Gate(
         "cgan-projection", "cgan", "A label that enters D by an inner product is drawn, in variety.",
+        "C names the digit for at least 97 %, or 3 points below real ones, each for 80 %; diversity at least 0.7",
+        obeys_labels(0.97), "labels.projection", "D is told shuffled labels",
+    ),
+    Gate(
+        "cgan-projection-garments", "cgan", "The same of garments: a label in an inner product is drawn.",
         "C names the class for at least 90 %, each class for 80 %, or 3 points below real images; diversity >= 0.7",
-        obeys_labels,
-        "labels.projection", "D is told shuffled labels",
+        obeys_labels(0.9), "labels.projection_garments", "D is told shuffled labels",
         earlier="the label beside z in G too, where the paper has conditional norms: accuracy 0.908, worst class 0.727",
     ),
     Gate(

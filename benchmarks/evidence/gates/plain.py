@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,11 @@ MLP = {"batch": 64, "G_steps": 1, "G_widths": (256, 512), "D_widths": (512, 256)
 NARROW = {
     "batch": 64, "G_widths": (128, 64, 32), "D_widths": (32, 64), "updates": "joint", "slope": 0.2, "G_lr": 8e-4,
     "D_lr": 8e-4, "beta1": 0.5, "lr_schedule": "linear", "ema_half_life": 20_000,
+}  # fmt: skip
+
+PAPER = {
+    "batch": 64, "G_widths": (64, 32, 16), "D_widths": (16, 32, 64), "G_lr": 1e-3, "D_lr": 1e-3,
+    "lr_schedule": "linear", "ema_half_life": 20_000,
 }  # fmt: skip
 
 
@@ -48,10 +54,9 @@ def nonsaturating(lab: Lab) -> dict[str, Any]:
 
 
 def dcgan_run(lab: Lab, shared: bool = False, sabotage: Any = None) -> Any:
-    """The DCGAN that several gates compare with."""
+    """The DCGAN of the paper, narrow."""
     return lab.train(
-        "dcgan", "fashion-dcgan", 600_000, checkpoints=5, objective="nonsaturating", shared=shared, sabotage=sabotage,
-        **NARROW,
+        "dcgan", "fashion-dcgan-paper", 180_000, checkpoints=5, shared=shared, sabotage=sabotage, **PAPER
     )  # fmt: skip
 
 
@@ -72,7 +77,11 @@ def smooth_paths(model: Family, paths: int = 400, steps: int = 16) -> dict[str, 
     C's features leap where C changes its mind, though the pictures move evenly: most of the leaps in them are at a
     change of class (59 to 71 % of three DCGANs'). A G that knows both ends and nothing between has no smooth path.
     """
-    ends = torch.randn(2, paths, 1, model.config.z_dim, generator=torch.Generator().manual_seed(0))  # type: ignore[attr-defined]
+    cfg: Any = model.config
+    law = torch.rand if cfg.z_law == "uniform" else torch.randn
+    ends = law(2, paths, 1, cfg.z_dim, generator=torch.Generator().manual_seed(0))
+    if cfg.z_law == "uniform":
+        ends = 2 * ends - 1
     angle = torch.linspace(0, torch.pi / 2, steps)[None, :, None]
     z = angle.cos() * ends[0] + angle.sin() * ends[1]  # (paths, steps, z_dim), as long as z usually is
     with torch.inference_mode():
@@ -87,7 +96,7 @@ def smooth_paths(model: Family, paths: int = 400, steps: int = 16) -> dict[str, 
 
 
 def upsampling(lab: Lab) -> dict[str, Any]:
-    """The DCGAN with resizing and convolutions in G; broken: 3x3 transposed convolutions of stride 2, which overlap."""
+    """A DCGAN with resizing and convolutions in G; broken: 3x3 transposed convolutions of stride 2, which overlap."""
     network = {"network": "deconv", "G_kernels": (3, 3, 3)} if lab.broken else {"network": "upsample"}
     run = lab.train(
         "upsampling",
@@ -96,7 +105,10 @@ def upsampling(lab: Lab) -> dict[str, Any]:
         objective="nonsaturating",
         **(NARROW | network),  # type: ignore[arg-type]
     )
-    base = lab.read(dcgan_run(lab, shared=True), FASHION)
+    deconv = lab.train(
+        "dcgan-tutorial", "fashion-dcgan", 600_000, objective="nonsaturating", shared=True, **NARROW
+    )  # fmt: skip
+    base = lab.read(deconv, FASHION)
     images, _ = lab.samples(run)
     read = reader(FASHION)(images)
     real = open_data(FASHION, "test").images[:, 0]
@@ -127,7 +139,8 @@ def least_squares(lab: Lab) -> dict[str, Any]:
 def average(lab: Lab) -> dict[str, Any]:
     """At five checkpoints of the DCGAN: the average against the raw weights; broken: the average is the raw weights."""
     better, told = 0, {}
-    for i, (_, model) in enumerate(lab.models(dcgan_run(lab, shared=True)), 1):
+    five = itertools.islice(lab.models(dcgan_run(lab, shared=True)), 5)  # and the end, two steps after the fifth
+    for i, (_, model) in enumerate(five, 1):
         if lab.broken:
             model.parts.nets["G_ema"].load_state_dict(model.parts.nets["G"].state_dict())
         ema = lab.read_model(model, FASHION).frechet
