@@ -86,7 +86,7 @@ def test_wrong_values_are_named(key, value, message):
     ("given", "message"),
     [
         ({"updates": "shared", "G_steps": 2}, "updates=shared"),
-        ({"updates": "shared", "weight_clip": 0.1}, "updates=shared"),
+        ({"updates": "shared", "D_eval_for_G": True}, "updates=shared"),
         ({"updates": "shared", "G_eval_for_D": True}, "updates=shared"),
         ({"objective": "hinge", "label_smoothing": 0.1}, "do not apply to 'hinge'"),
         ({"G_widths": (), "G_strides": (), "G_kernels": ()}, "at least one number"),

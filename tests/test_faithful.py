@@ -169,7 +169,7 @@ def test_flips_are_two_sided(updates):
 # Clipping ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("updates", "expected"), [("joint", 1), ("separate", 2)])
+@pytest.mark.parametrize(("updates", "expected"), [("joint", 1), ("separate", 2), ("shared", 1)])
 def test_weights_are_clipped_after_each_of_Ds_updates(updates, expected, monkeypatch):
     clipped = []
     monkeypatch.setattr(gan, "clip_weights", lambda *args: clipped.append(args))

@@ -161,8 +161,8 @@ class Config(FamilyConfig):
             )
         if self.objective == "wasserstein" and not self.weight_clip:
             raise ValueError("objective=wasserstein needs weight_clip, or a preset of wgan: it has no bottom without")
-        if self.updates == "shared" and (self.G_eval_for_D or self.D_eval_for_G or self.weight_clip):
-            raise ValueError("G_eval_for_D, D_eval_for_G and weight_clip do not apply to updates=shared; use joint")
+        if self.updates == "shared" and (self.G_eval_for_D or self.D_eval_for_G):
+            raise ValueError("G_eval_for_D and D_eval_for_G do not apply to updates=shared; use joint")
         return self
 
 
@@ -294,6 +294,7 @@ class Model(Family):
             (fake_grad,) = torch.autograd.grad(G_loss, judged, retain_graph=True)
             D_loss.backward()
         self.D_adam.step()
+        self.clip()
         self.G_adam.zero_grad()
         fake.backward(fake_grad.to(fake.dtype))
         self.G_adam.step()
