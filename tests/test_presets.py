@@ -343,6 +343,7 @@ def test_D_with_batch_norm_sees_real_and_fake_apart():
     [
         ({"network": "mlp"}, "D_batch_norm is for convolutions"),
         ({"updates": "shared"}, "D_batch_norm does not apply to updates=shared"),
+        ({"D_eval_for_G": True}, "D_eval_for_G does not go with D_batch_norm"),
         ({"batch": 1, "G_batch_norm": False}, "a batch of at least 2"),
     ],
 )

@@ -142,6 +142,7 @@ def mlp(*sizes: int) -> nn.Sequential:
     return nn.Sequential(*layers[:-1])
 
 
+@one_thread()
 def r3gan_points(lab: Lab) -> dict[str, Any]:
     """25 Gaussians with R3GAN's losses and both penalties, whose weight falls. Broken: pairs, but no penalty.
 
@@ -149,11 +150,6 @@ def r3gan_points(lab: Lab) -> dict[str, Any]:
     78 % within four deviations after 20,000 steps but 19 of 25 modes. So it falls slowly, by the same factor in every
     step, while the rates stay; then these fall.
     """
-    with one_thread():
-        return _points(lab)
-
-
-def _points(lab: Lab) -> dict[str, Any]:
     G, D, game = mlp(64, 128, 128, 128, 2), mlp(2, 128, 128, 128, 1), PAIRED_OBJECTIVES["relativistic"]
     G_adam, D_adam = (torch.optim.Adam(net.parameters(), 1e-3, (0.0, 0.99)) for net in (G, D))
     critic = lambda x: D(x).squeeze(1)  # noqa: E731

@@ -78,10 +78,9 @@ def smooth_paths(model: Family, paths: int = 400, steps: int = 16) -> dict[str, 
     change of class (59 to 71 % of three DCGANs'). A G that knows both ends and nothing between has no smooth path.
     """
     cfg: Any = model.config
-    law = torch.rand if cfg.z_law == "uniform" else torch.randn
-    ends = law(2, paths, 1, cfg.z_dim, generator=torch.Generator().manual_seed(0))
-    if cfg.z_law == "uniform":
-        ends = 2 * ends - 1
+    size, generator = (2, paths, 1, cfg.z_dim), torch.Generator().manual_seed(0)
+    even = cfg.z_law == "uniform"
+    ends = torch.rand(size, generator=generator) * 2 - 1 if even else torch.randn(size, generator=generator)
     angle = torch.linspace(0, torch.pi / 2, steps)[None, :, None]
     z = angle.cos() * ends[0] + angle.sin() * ends[1]  # (paths, steps, z_dim), as long as z usually is
     with torch.inference_mode():

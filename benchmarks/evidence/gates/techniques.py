@@ -27,13 +27,9 @@ def ring(n: int) -> torch.Tensor:
     return torch.stack([angle.cos(), angle.sin()], 1) + 0.02 * torch.randn(n, 2)
 
 
+@one_thread()
 def minibatch_ring(lab: Lab) -> dict[str, Any]:
     """Modes of a ring that a small GAN keeps, with minibatch discrimination and without."""
-    with one_thread():
-        return _ring(lab)
-
-
-def _ring(lab: Lab) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, kernels in (("on", 16), ("off", 0)):
         torch.manual_seed(lab.seed)

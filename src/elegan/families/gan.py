@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -350,62 +350,29 @@ class Model(Family):
 def build_generator(cfg: Config, spec: ImageSpec) -> nn.Module:
     """G: z (N, z_dim) [, labels (N,)] -> images (N, C, H, W)."""
     shape = (spec.channels, spec.height, spec.width)
-    classes = spec.classes if cfg.conditional else 0
-    unit_range, slope = cfg.pixels == "0..1", 0.0 if cfg.G_relu else cfg.slope
+    shared: dict[str, Any] = {
+        "classes": spec.classes if cfg.conditional else 0, "slope": 0.0 if cfg.G_relu else cfg.slope,
+        "batch_norm": cfg.G_batch_norm, "bn_momentum": cfg.G_bn_momentum, "unit_range": cfg.pixels == "0..1",
+    }  # fmt: skip
     if cfg.network == "mlp":
-        return MLPGenerator(
-            cfg.z_dim,
-            shape,
-            cfg.G_widths,
-            classes=classes,
-            slope=slope,
-            batch_norm=cfg.G_batch_norm,
-            bn_momentum=cfg.G_bn_momentum,
-            unit_range=unit_range,
-        )
-    return ConvGenerator(
-        cfg.z_dim,
-        shape,
-        cfg.G_widths,
-        cfg.G_strides,
-        cfg.G_kernels,
-        classes=classes,
-        upsample=cfg.network == "upsample",
-        slope=slope,
-        batch_norm=cfg.G_batch_norm,
-        bn_momentum=cfg.G_bn_momentum,
-        bias=cfg.G_bias,
-        unit_range=unit_range,
-    )
+        return MLPGenerator(cfg.z_dim, shape, cfg.G_widths, **shared)
+    layers, upsample = (cfg.G_widths, cfg.G_strides, cfg.G_kernels), cfg.network == "upsample"
+    return ConvGenerator(cfg.z_dim, shape, *layers, upsample=upsample, bias=cfg.G_bias, **shared)
 
 
 def build_discriminator(cfg: Config, spec: ImageSpec) -> nn.Module:
     """D: images (N, C, H, W) [, labels (N,)] -> logits (N,)."""
     shape = (spec.channels, spec.height, spec.width)
-    classes = spec.classes if cfg.conditional else 0
-    unit_range = cfg.pixels == "0..1"
+    shared: dict[str, Any] = {
+        "classes": spec.classes if cfg.conditional else 0, "slope": cfg.slope, "dropout": cfg.D_dropout,
+        "unit_range": cfg.pixels == "0..1",
+    }  # fmt: skip
     if cfg.network == "mlp":
-        return MLPDiscriminator(
-            shape,
-            cfg.D_widths,
-            classes=classes,
-            slope=cfg.slope,
-            dropout=cfg.D_dropout,
-            unit_range=unit_range,
-        )
+        return MLPDiscriminator(shape, cfg.D_widths, **shared)
     return ConvDiscriminator(
-        shape,
-        cfg.D_widths,
-        cfg.D_strides,
-        cfg.D_kernels,
-        classes=classes,
-        same=cfg.D_padding == "same",
-        slope=cfg.slope,
-        dropout=cfg.D_dropout,
-        head_dropout=cfg.D_head_dropout,
-        unit_range=unit_range,
-        batch_norm=cfg.D_batch_norm,
-    )
+        shape, cfg.D_widths, cfg.D_strides, cfg.D_kernels, same=cfg.D_padding == "same",
+        head_dropout=cfg.D_head_dropout, batch_norm=cfg.D_batch_norm, **shared,
+    )  # fmt: skip
 
 
 _mlp = Config(

@@ -219,8 +219,8 @@ class Model(Family):
         (real_logits, fake_logits), (real_slopes, fake_slopes) = logits.chunk(2), slopes.chunk(2)
         # E f(D(x) - D(G(z))) + R1 + R2, at every step (eq. 2)
         D_loss = self.objective.D(real_logits, fake_logits)
-        on_real, on_fake = (gamma if name in cfg.penalties else 0.0 * gamma for name in ("R1", "R2"))
-        penalty = zero_centred(real_slopes, on_real) + zero_centred(fake_slopes, on_fake)
+        slopes_of = {"R1": real_slopes, "R2": fake_slopes}
+        penalty = torch.stack([zero_centred(slopes_of[name], gamma) for name in cfg.penalties.split("+")]).sum()
         minimize(D_loss + penalty, self.D_adam)
 
         # (2) Generator, on new fakes, each paired with a real picture (of its class)
