@@ -127,9 +127,9 @@ def nyquist(images: np.ndarray) -> float:
 
 
 def least_squares(lab: Lab) -> dict[str, Any]:
+    sabotage = mixed_codings if lab.broken else None
     run = lab.train(
-        "lsgan", "fashion-dcgan", 400_000, objective="least-squares", sabotage=mixed_codings if lab.broken else None,
-        **NARROW,
+        "lsgan", "fashion-dcgan-paper", 180_000, objective="least-squares", sabotage=sabotage, **PAPER
     )  # fmt: skip
     read = lab.read(run, FASHION)
     return {"s": read.s, "FCD": read.frechet, "smallest_share": read.smallest_share}

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.evidence import lab as lab_module
 from benchmarks.evidence.gates.plain import FASHION
 from benchmarks.evidence.lab import Lab, rank_correlation, reader
 from elegan.adversarial.penalties import path_lengths
@@ -22,21 +23,21 @@ TRUNCATIONS = (1.0, 0.8, 0.6, 0.45, 0.3)
 
 
 def truncation(lab: Lab) -> dict[str, Any]:
+    return _truncated(lab, "biggan", "mnist", 60_000, lab_module.SAMPLES)
+
+
+def truncation_garments(lab: Lab) -> dict[str, Any]:
+    return _truncated(lab, "biggan-garments", FASHION, 480_000, 2_000)
+
+
+def _truncated(lab: Lab, name: str, data: str, images: int, count: int) -> dict[str, Any]:
     """Precision and recall of C's features at five truncations. Broken: z is not truncated at all."""
     run = lab.train(
-        "biggan",
-        "fashion-biggan",
-        160_000 if lab.broken else 480_000,  # the fault is in what is drawn, not in what has been learnt
-        attention=16,
-        G_lr=8e-4,
-        D_lr=8e-4,
-        lr_schedule="linear",
-        **NARROW,
-    )
-    model, count = lab.model(run), 2_000
-    C = reader(FASHION)
-    test = open_data(FASHION, "test")
-    real = balls(C.features(test.images[:count].transpose(0, 2, 3, 1)).features)
+        name, "fashion-biggan", images, data=data, shared=True, attention=16, G_lr=8e-4, D_lr=8e-4,
+        lr_schedule="linear", **NARROW,
+    )  # fmt: skip
+    model, C = lab.model(run), reader(data)
+    real = balls(C.features(open_data(data, "test").images[:count].transpose(0, 2, 3, 1)).features)
     labels = torch.arange(count) % 10
     precision, recall = [], []
 
@@ -49,7 +50,7 @@ def truncation(lab: Lab) -> dict[str, Any]:
             found = prdc(C.features(images.permute(0, 2, 3, 1).numpy()).features, real)
             precision.append(found.precision)
             recall.append(found.recall)
-    read = lab.read(run, FASHION)
+    read = lab.read(run, data)
     return {
         "precision_spearman": rank_correlation(TRUNCATIONS, precision),
         "recall_spearman": rank_correlation(TRUNCATIONS, recall),
