@@ -100,15 +100,15 @@ assert "torch._dynamo" not in sys.modules
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-@pytest.mark.parametrize("preset", ["tiny", "sngan-tiny", "biggan-tiny"])
-def test_training_does_not_load_the_compiler(preset: str, tmp_path: Path) -> None:
+def test_training_does_not_load_the_compiler(tmp_path: Path) -> None:
     code = """
 import sys
 import elegan
-elegan.train(sys.argv[1], out=sys.argv[2], images=16, show=False)
-assert "torch._dynamo" not in sys.modules
+for preset in ("tiny", "sngan-tiny", "biggan-tiny"):
+    elegan.train(preset, out=f"{sys.argv[1]}/{preset}", images=16, show=False)
+    assert "torch._dynamo" not in sys.modules, preset
 """
-    subprocess.run([sys.executable, "-c", code, preset, str(tmp_path / "run")], check=True)
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
 
 
 @pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.AdamW, torch.optim.RMSprop])
