@@ -119,6 +119,8 @@ GATES = [
         "wgan-clip", "wgan", "The critic's gap tells how good the digits are, and its weights stay clipped.",
         "Spearman of gap and FCD over eight checkpoints at least 0.8, no weight above 0.01",
         gap_tells, "critics.wgan", "clipped once, at the start",
+        earlier="twice these rates, with which samples stay as they are from the half of the run on: Spearman 1, 0.976 "
+        "and 0.738 at the three seeds",
     ),
     Gate(
         "wgan-clip-garments", "wgan", "The same of garments, after a million of them.",

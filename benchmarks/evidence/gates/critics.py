@@ -25,14 +25,14 @@ NARROW = {"G_widths": (64, 32, 16), "D_widths": (16, 32, 64)}
 
 
 def wgan(lab: Lab) -> dict[str, Any]:
-    return _clipped(lab, "wgan", "mnist", 400_000, (16, 32, 64))
+    return _clipped(lab, "wgan", "mnist", 400_000, 1e-4, (16, 32, 64))
 
 
 def wgan_garments(lab: Lab) -> dict[str, Any]:
-    return _clipped(lab, "wgan-garments", FASHION, 1_000_000, (32, 64, 128))
+    return _clipped(lab, "wgan-garments", FASHION, 1_000_000, 2e-4, (32, 64, 128))
 
 
-def _clipped(lab: Lab, name: str, data: str, images: int, D_widths: tuple[int, ...]) -> dict[str, Any]:
+def _clipped(lab: Lab, name: str, data: str, images: int, rate: float, D_widths: tuple[int, ...]) -> dict[str, Any]:
     """Does the critic's gap tell how good the samples are? Broken: weights are clipped once, at the start."""
 
     def once(model: Any) -> None:
@@ -41,7 +41,7 @@ def _clipped(lab: Lab, name: str, data: str, images: int, D_widths: tuple[int, .
     fault: dict[str, Any] = {"weight_clip": 1e6} if lab.broken else {}
     run = lab.train(
         name, "fashion-wgan-clip", images, data=data, checkpoints=8, sabotage=once if lab.broken else None,
-        batch=32, G_lr=2e-4, D_lr=2e-4, G_widths=(64, 32, 16), D_widths=D_widths, **fault,
+        batch=32, G_lr=rate, D_lr=rate, G_widths=(64, 32, 16), D_widths=D_widths, **fault,
     )  # fmt: skip
     rows, at, gaps, distances = run.stats, 0, [], []
     for seen, model in itertools.islice(lab.models(run), 8):  # and the end, few steps after the eighth
