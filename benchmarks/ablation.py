@@ -132,8 +132,8 @@ def report(content: dict[str, Any]) -> str:
         f"# `{content['preset']}`: each choice against its off-switch", "",
         f"{content['protocol']}. Mean over seeds (best to worst). Frechet: lower is better; above 1 times the "
         "recipe's, seed by seed, the recipe's choice helps.", "",
-        f"`python -m benchmarks.ablation --preset {content['preset']} --set ROW ...`: a row is called what it sets. "
-        f"{content['about']}.",
+        f"`python -m benchmarks.ablation --preset {content['preset']} --set ROW ... --without PART ...`: a row is "
+        f"called what it sets or takes out. {content['about']}.",
     ]  # fmt: skip
     return table(content["rows"], list(dict.fromkeys(r["row"] for r in content["rows"])), heading)
 

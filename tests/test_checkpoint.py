@@ -196,8 +196,8 @@ def test_a_part_of_another_kind_is_an_error_of_ours(tmp_path, whole, key, value)
         tensors, read = checkpoint.read(path)
         checkpoint.restore(make_parts(steps=0), tensors, read["optimizers"])
         Progress.from_dict(read["counters"], torch.device("cpu"))
-    except (Damaged, UserError):
-        pass
+    except (Damaged, UserError) as error:
+        assert "\n" not in str(error)
 
 
 @FUZZ
@@ -217,8 +217,8 @@ def test_odd_counters_and_settings(tmp_path, whole, key, value, inner):
         tensors, read = checkpoint.read(path)
         checkpoint.restore(make_parts(steps=0), tensors, read["optimizers"])
         Progress.from_dict(read["counters"], torch.device("cpu"))
-    except (Damaged, UserError):
-        pass
+    except (Damaged, UserError) as error:
+        assert "\n" not in str(error)
 
 
 @pytest.mark.parametrize(

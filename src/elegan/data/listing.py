@@ -72,7 +72,7 @@ class Listing:
             raise BrokenFileError(error.strerror or str(error)) from None
         except (zipfile.BadZipFile, zlib.error, EOFError) as error:
             raise BrokenFileError(f"damaged in the zip ({error})") from None
-        except (RuntimeError, NotImplementedError) as error:  # encrypted, or an unknown compression
+        except RuntimeError as error:  # encrypted, or an unknown compression
             raise BrokenFileError(str(error)) from None
 
     def parts(self, item: Item) -> tuple[str, ...]:
