@@ -9,8 +9,10 @@ from __future__ import annotations
 import os
 import queue
 import subprocess
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import parent_process
 
 
 def cores() -> list[int]:
@@ -40,3 +42,15 @@ def run_all(commands: Sequence[Sequence[str]], jobs: int) -> int:
 
     with ThreadPoolExecutor(jobs) as pool:
         return max(pool.map(run, commands), default=0)
+
+
+def end_with_parent() -> None:
+    """For the start of a child of `multiprocessing`, which would go on without its parent, beside what is run next."""
+
+    def watch() -> None:
+        parent = parent_process()
+        assert parent is not None
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -186,7 +186,8 @@ def test_every_gate_runs_through(broken, tmp_path, monkeypatch):
     )
     for row in GATES:
         if row.broken or not broken:
-            found = row.function()(Lab(0, broken, tmp_path))
+            with lab_module.one_thread():  # in this process, whose trainings are that short
+                found = row.function()(Lab(0, broken, tmp_path))
             numbers = [float(value) for value in found.values() if not isinstance(value, str)]  # a text is a curve
             assert numbers, row.name
             assert all(map(math.isfinite, numbers)), (row.name, found)
@@ -228,6 +229,27 @@ def test_a_cut_training_tells_what_the_whole_would_take(tmp_path, data):
     done = whole.train("a", "tiny", 64, data=data, batch=8, **{"train.device": "cpu"})
     assert whole.left == {}
     assert whole.seconds(done) == done.stats[-1]["seconds"]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_trainings_at_once(threads, tmp_path, data, monkeypatch):
+    """They are what they are one after the other, and take as long as the longest of them."""
+    tiny = {"preset": "tiny", "images": 800, "data": data, "batch": 8, "train.device": "cpu"}
+    asked = [tiny | {"name": "a", "G_lr": 1e-3}, tiny | {"name": "b", "images": 1600}]
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    lab = Lab(0, False, tmp_path, cut=4)
+    lab.left = {"before": 1.0}
+    runs = lab.together(*asked)
+    assert lab.trained == ["a: tiny, 800 images", "b: tiny, 1,600 images"]
+    assert [run.images_seen for run in runs] == [32, 32]
+    assert runs[0].config.model.G_lr == 1e-3
+    alone = Lab(0, False, tmp_path, cut=4)
+    for arguments in asked:
+        alone.train(**arguments)
+    left = list(alone.left.values())
+    assert lab.left == {"before": 1.0, "a-seed0 and b-seed0": pytest.approx(sum(left) if threads == 1 else max(left))}
+    again = Lab(0, False, tmp_path / "again", cut=4).train(**asked[1])
+    np.testing.assert_array_equal(runs[1].sample(9, seed=1).images, again.sample(9, seed=1).images)
 
 
 def test_the_page_tells_what_a_gate_takes(results, monkeypatch, tmp_path):

@@ -10,19 +10,18 @@ the steps' own time. A gate has a process of its own, so that none finds ready w
 from __future__ import annotations
 
 import json
-import os
 import sys
 import tempfile
-import threading
 import time
 from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 from benchmarks.evidence.page import COST, costs
 from benchmarks.evidence.table import GATES, chosen
 from benchmarks.machine import about
+from benchmarks.parallel import end_with_parent
 
 STEPS = 64  # of each training: whole periods of all penalties that a step has only now and then
 
@@ -36,18 +35,6 @@ def seconds(name: str) -> float:
         lab, start = Lab(0, False, Path(folder), cut=STEPS), time.monotonic()
         gate.function()(lab)
         return time.monotonic() - start + sum(lab.left.values())
-
-
-def end_with_parent() -> None:
-    """A process whose parent is killed would go on measuring, beside whatever is measured next."""
-
-    def watch() -> None:
-        parent = parent_process()
-        assert parent is not None
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def main() -> None:

@@ -116,10 +116,13 @@ def sngan(lab: Lab) -> dict[str, Any]:
 
 def _penalised(lab: Lab, name: str, **settings: Any) -> dict[str, Any]:
     """A plain GAN with a penalty and without, all else equal."""
+    shared = {"preset": "fashion-r1", "images": 150_000, "batch": 64, "beta1": 0.5, "beta2": 0.99, **NARROW}
+    shared |= {"G_lr": 5e-4, "D_lr": 5e-4}
+    runs = lab.together(
+        shared | settings | {"name": f"penalty-{name}"}, shared | {"name": "penalty-none", "penalty": "none"}
+    )
     found = {}
-    for which, changes in ((name, settings), ("none", {"penalty": "none"})):
-        shared = NARROW | {"batch": 64, "G_lr": 5e-4, "D_lr": 5e-4, "beta1": 0.5, "beta2": 0.99}
-        run = lab.train(f"penalty-{which}", "fashion-r1", 150_000, **(shared | changes))
+    for which, run in zip((name, "none"), runs, strict=True):
         read = lab.read(run, FASHION)
         found |= {f"FCD_{which}": read.frechet, f"s_{which}": read.s}
     return found
@@ -193,11 +196,14 @@ def r3gan_stacked(lab: Lab) -> dict[str, Any]:
     images, fault = 480_000, {}
     if lab.broken:
         games, images, fault = {"": "relativistic"}, 160_000, {"gamma": (0.0, 0.0)}
-    for name, objective in games.items():
-        run = lab.train(
-            f"stacked{name}", "fashion-r3gan", images, data="stacked-mnist", labels="ignore", objective=objective,
-            G_width=12, G_widest=48, D_width=12, D_widest=48, lr=(1e-3, 2e-4), **fault,
-        )  # fmt: skip
+    shared = {
+        "preset": "fashion-r3gan", "images": images, "data": "stacked-mnist", "labels": "ignore", "G_width": 12,
+        "G_widest": 48, "D_width": 12, "D_widest": 48, "lr": (1e-3, 2e-4), **fault,
+    }  # fmt: skip
+    runs = lab.together(
+        *(shared | {"name": f"stacked{name}", "objective": objective} for name, objective in games.items())
+    )
+    for name, run in zip(games, runs, strict=True):
         there = modes(C.with_codes(run.sample(PUBLISHED, seed=1).images)[1])
         found |= {f"modes{name}": there.found.value, f"KL{name}": there.kl_uniform.value}
     return found

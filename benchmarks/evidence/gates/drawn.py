@@ -81,11 +81,13 @@ def sleeves(lab: Lab) -> dict[str, Any]:
     real, strangers = mismatch(test.images[rows], test.attributes["category"][rows])
     found = {"of_real": real, "strangers_of_real": strangers}
     asked = [c for c in SLEEVES for _ in range(400)]
-    for name, attention in (("attention", 16), ("none", 0)):
-        run = lab.train(
-            f"sleeves-{name}", "garments-sagan", 160_000, channels=1, attention=attention, lr_schedule="linear",
-            G_lr=4e-4, D_lr=8e-4, **NARROW,
-        )  # fmt: skip
+    attention = {"attention": 16, "none": 0}
+    shared = {
+        "preset": "garments-sagan", "images": 160_000, "channels": 1, "lr_schedule": "linear", "G_lr": 4e-4,
+        "D_lr": 8e-4, **NARROW,
+    }  # fmt: skip
+    runs = lab.together(*(shared | {"name": f"sleeves-{name}", "attention": side} for name, side in attention.items()))
+    for name, run in zip(attention, runs, strict=True):
         drawn = run.sample(len(asked), labels=asked, seed=1).images
         own, strangers = mismatch(np.ascontiguousarray(drawn.transpose(0, 3, 1, 2)), np.array(asked))
         found |= {f"mismatch_{name}": own, f"strangers_{name}": strangers}

@@ -97,16 +97,10 @@ def smooth_paths(model: Family, paths: int = 400, steps: int = 16) -> dict[str, 
 def upsampling(lab: Lab) -> dict[str, Any]:
     """A DCGAN with resizing and convolutions in G; broken: 3x3 transposed convolutions of stride 2, which overlap."""
     network = {"network": "deconv", "G_kernels": (3, 3, 3)} if lab.broken else {"network": "upsample"}
-    run = lab.train(
-        "upsampling",
-        "fashion-dcgan",
-        600_000,
-        objective="nonsaturating",
-        **(NARROW | network),  # type: ignore[arg-type]
+    longer = {"preset": "fashion-dcgan", "images": 600_000, "objective": "nonsaturating", **NARROW}
+    run, deconv = lab.together(
+        longer | network | {"name": "upsampling"}, longer | {"name": "dcgan-tutorial", "shared": True}
     )
-    deconv = lab.train(
-        "dcgan-tutorial", "fashion-dcgan", 600_000, objective="nonsaturating", shared=True, **NARROW
-    )  # fmt: skip
     base = lab.read(deconv, FASHION)
     images, _ = lab.samples(run)
     read = reader(FASHION)(images)
@@ -154,11 +148,9 @@ def two_rates(lab: Lab) -> dict[str, Any]:
     """The spectrally normalised GAN with D's rate twice G's, and with both at their geometric mean."""
     wide = {"G_width": 32, "G_widest": 128, "D_width": 32, "D_widest": 128, "short_run": 0}
     rates = {"ttur": (2e-4, 8e-4), "equal": (4e-4, 4e-4)}
-    found = {}
-    for name, (g, d) in rates.items():
-        run = lab.train(f"rates-{name}", "fashion", 120_000, G_lr=g, D_lr=d, **wide)
-        found[f"FCD_{name}"] = lab.read(run, FASHION).frechet
-    return found
+    shared = {"preset": "fashion", "images": 120_000, **wide}
+    runs = lab.together(*(shared | {"name": f"rates-{name}", "G_lr": g, "D_lr": d} for name, (g, d) in rates.items()))
+    return {f"FCD_{name}": lab.read(run, FASHION).frechet for name, run in zip(rates, runs, strict=True)}
 
 
 def slope_of(critic: Any, images: Tensor) -> Tensor:

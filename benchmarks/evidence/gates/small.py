@@ -16,6 +16,7 @@ from elegan.families.projected import NARROW as PROJECTED
 from elegan.images import to_float
 from elegan.metrics.features import load_features
 from elegan.metrics.frechet_distance import frechet, moments
+from elegan.training.trained import Run
 
 DETECTOR = 15_000  # pictures that the detector of leaks learns from
 NARROW = {
@@ -34,21 +35,21 @@ def reals_only(model: Any) -> None:
     model.augment = half
 
 
-def _few(lab: Lab, name: str, augment: str, count: int, images: int, sabotage: Any = None, **settings: Any) -> Any:
-    data = few(FASHION, count, lab.runs, lab.seed)
-    return lab.train(
-        f"few{count}-{name}", "small-ada", images, data=data, shared=sabotage is None, sabotage=sabotage,
-        augment=augment, size=28, channels=1, **(NARROW | settings),
-    )  # fmt: skip
+def _few(lab: Lab, on: dict[str, Any], off: dict[str, Any], count: int, **settings: Any) -> list[Run]:
+    """A run on `count` pictures of Fashion-MNIST with an augmentation and one without. Broken: of the reals alone."""
+    shared = {
+        "preset": "small-ada", "data": few(FASHION, count, lab.runs, lab.seed), "size": 28, "channels": 1, **settings
+    }  # fmt: skip
+    fault = {"sabotage": reals_only} if lab.broken else {"shared": True}
+    return lab.together(shared | fault | on, shared | {"shared": True, "augment": "none"} | off)
 
 
 def ada(lab: Lab) -> dict[str, Any]:
     """500 pictures. Broken: the fakes are not augmented."""
-    settings = {"ada_images": 50_000}
-    on = _few(
-        lab, "broken" if lab.broken else "ada", "ada", 500, 150_000, reals_only if lab.broken else None, **settings
-    )
-    off = _few(lab, "off", "none", 500, 150_000, **settings)
+    on, off = _few(
+        lab, {"name": "few500-ada", "augment": "ada"}, {"name": "few500-off"}, 500, images=150_000, ada_images=50_000,
+        **NARROW,
+    )  # fmt: skip
     rows = second_half(on)
     (images, _), (images_off, _) = lab.samples(on), lab.samples(off)
     found, plain = reader(FASHION)(images), reader(FASHION)(images_off)
@@ -127,9 +128,11 @@ def detector() -> Detector:
 
 def diffaugment(lab: Lab) -> dict[str, Any]:
     """A tenth of the data. Broken: the fakes are not augmented; a fifteenth of the images show what becomes of it."""
-    fault, suffix, images = (reals_only, "-short", 120_000) if lab.broken else (None, "", 1_800_000)
-    on = _few(lab, f"diff{suffix}", "diffaugment", 6_000, images, fault)
-    off = _few(lab, f"plain{suffix}", "none", 6_000, images)
+    suffix, images = ("-short", 120_000) if lab.broken else ("", 1_800_000)
+    on, off = _few(
+        lab, {"name": f"few6000-diff{suffix}", "augment": "diffaugment"}, {"name": f"few6000-plain{suffix}"}, 6_000,
+        images=images, **NARROW,
+    )  # fmt: skip
     return {"FCD": lab.read(on, FASHION).frechet, "FCD_off": lab.read(off, FASHION).frechet}
 
 
@@ -140,10 +143,12 @@ def projected(lab: Lab) -> dict[str, Any]:
     so the distance for one that has never seen a garment is told too. Broken: the frozen network has learnt nothing.
     """
     fault = {"features": "random"} if lab.broken else {}
-    ours = lab.train("projected", "fashion-projected", 45_000, checkpoints=9, **fault)
-    plain = lab.train(
-        "projected-plain", "small-ada", 90_000, data=FASHION, checkpoints=9, shared=True, augment="none", size=28,
-        channels=1, D_widest=128, **PROJECTED,
+    ours, plain = lab.together(
+        {"name": "projected", "preset": "fashion-projected", "images": 45_000, "checkpoints": 9, **fault},
+        {
+            "name": "projected-plain", "preset": "small-ada", "images": 90_000, "data": FASHION, "checkpoints": 9,
+            "shared": True, "augment": "none", "size": 28, "channels": 1, "D_widest": 128, **PROJECTED,
+        },
     )  # fmt: skip
     curves = {
         name: [(images, lab.read_model(model, FASHION).frechet) for images, model in lab.models(run)]
@@ -168,24 +173,21 @@ def for_digits(samples: np.ndarray) -> float:
     return frechet(moments(features(samples).features), moments(features(real).features))
 
 
-def _fine_tuned(lab: Lab, name: str, images: int, **settings: Any) -> float:
-    """FCD after training on 100 garments, from scratch or from drawn ones."""
-    run = lab.train(
-        f"hundred-{name}", "small-diffaugment", images, data=few(FASHION, 100, lab.runs, lab.seed), shared=True,
-        augment="none", size=28, channels=1, **(NARROW | settings),
-    )  # fmt: skip
-    return lab.read(run, FASHION).frechet
-
-
 def transfer(lab: Lab) -> dict[str, Any]:
     """100 pictures of Fashion-MNIST, beginning with what was learnt from drawn garments, with and without FreezeD."""
-    source = lab.train(
-        "garments", "small-diffaugment", 120_000, data="garments", shared=True, augment="none", size=28, channels=1,
-        **NARROW,
-    )  # fmt: skip
-    init = {"init": str(source.path)}
+    shared = {
+        "preset": "small-diffaugment", "shared": True, "augment": "none", "size": 28, "channels": 1, **NARROW
+    }  # fmt: skip
+    hundred = shared | {"images": 40_000, "data": few(FASHION, 100, lab.runs, lab.seed)}
+    source, scratch = lab.together(
+        shared | {"name": "garments", "images": 120_000, "data": "garments"}, hundred | {"name": "hundred-scratch"}
+    )
+    tuned = hundred | {"init": str(source.path)}
+    fine, freeze = lab.together(
+        tuned | {"name": "hundred-fine-tuned"}, tuned | {"name": "hundred-freeze", "freeze_D": 1}
+    )
     return {
-        "FCD_scratch": _fine_tuned(lab, "scratch", 40_000),
-        "FCD_fine_tuned": _fine_tuned(lab, "fine-tuned", 40_000, **init),
-        "FCD_freeze_D": _fine_tuned(lab, "freeze", 40_000, freeze_D=1, **init),
+        "FCD_scratch": lab.read(scratch, FASHION).frechet,
+        "FCD_fine_tuned": lab.read(fine, FASHION).frechet,
+        "FCD_freeze_D": lab.read(freeze, FASHION).frechet,
     }

@@ -98,11 +98,11 @@ def mixing(lab: Lab) -> dict[str, Any]:
 def path_length(lab: Lab) -> dict[str, Any]:
     """The spread of path lengths between styles, with the penalty and without: paired seeds."""
     found: dict[str, Any] = {}
-    for name, weight in (("on", 2.0), ("off", 0.0)):
-        run = lab.train(
-            "stylegan2" if weight else "stylegan2-free", "fashion-stylegan2", 120_000, shared=True,
-            use_labels=False, path_weight=weight, **NARROW,
-        )  # fmt: skip
+    both = {"preset": "fashion-stylegan2", "images": 120_000, "shared": True, "use_labels": False, **NARROW}
+    runs = lab.together(
+        both | {"name": "stylegan2", "path_weight": 2.0}, both | {"name": "stylegan2-free", "path_weight": 0.0}
+    )
+    for name, run in zip(("on", "off"), runs, strict=True):
         model: Any = lab.model(run)
         G, lengths = model.G_ema.train(), []  # not cut to [-1, 1], where the slope would be zero
         torch.manual_seed(2)

@@ -59,9 +59,12 @@ def minibatch_ring(lab: Lab) -> dict[str, Any]:
 
 def _with_and_without(lab: Lab, name: str, **settings: Any) -> dict[str, Any]:
     """The plain recipe of `improved`, with one technique and without any."""
+    shared = {"preset": "fashion-minibatch", "images": 150_000, **NARROW}
+    runs = lab.together(
+        shared | settings | {"name": f"improved-{name}"}, shared | {"name": "improved-off", "minibatch": "none"}
+    )
     found = {}
-    for which, changes in ((name, settings), ("off", {"minibatch": "none"})):
-        run = lab.train(f"improved-{which}", "fashion-minibatch", 150_000, **(NARROW | changes))
+    for which, run in zip((name, "off"), runs, strict=True):
         read = lab.read(run, FASHION)
         found |= {f"FCD_{which}": read.frechet, f"s_{which}": read.s, f"smallest_share_{which}": read.smallest_share}
     return found

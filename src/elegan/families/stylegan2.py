@@ -95,7 +95,9 @@ class Mapping(nn.Module):
         self.classes = classes
         self.embed = EqualLinear(classes, cfg.z_dim) if classes else None
         sizes = [cfg.z_dim * (2 if classes else 1)] + [cfg.w_dim] * cfg.mapping_layers
-        self.layers = nn.ModuleList(EqualLinear(a, b, lr=cfg.mapping_lr) for a, b in itertools.pairwise(sizes))
+        self.layers = nn.ModuleList(
+            EqualLinear(a, b, lr=cfg.mapping_lr, out=GAIN) for a, b in itertools.pairwise(sizes)
+        )
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         x = pixel_norm(z)
@@ -103,7 +105,7 @@ class Mapping(nn.Module):
             assert labels is not None
             x = torch.cat([x, pixel_norm(self.embed(F.one_hot(labels, self.classes).to(z.dtype))).to(z.dtype)], 1)
         for layer in self.layers:
-            x = leaky(layer(x), GAIN)
+            x = leaky(layer(x))
         return x.float()
 
 
@@ -111,38 +113,45 @@ class StyledConv(nn.Module):
     """(N, c_in, H, W), w -> (N, c_out, H, W): a convolution whose weights the style scales (Karras+ 2020, eq. 1-3).
 
     w'_ijk = s_i w_ijk is applied as s_i to the input, and its demodulation / sqrt(sum w'^2 + 1e-8) to the output: the
-    same numbers, without a kernel for each picture.
+    same numbers, without a kernel for each picture. With `doubles` the input is doubled in between, which commutes with
+    a factor for each channel and leaves a quarter of it to multiply. `out`: see `networks.equalized`.
     """
 
-    def __init__(self, c_in: int, c_out: int, kernel: int, w_dim: int, demodulate: bool = True) -> None:
+    def __init__(
+        self, c_in: int, c_out: int, kernel: int, w_dim: int, *, demodulate: bool = True, doubles: bool = False,
+        out: float = 1.0,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.affine = EqualLinear(w_dim, c_in, bias=1.0)
         self.weight = nn.Parameter(torch.randn(c_out, c_in, kernel, kernel))
         self.bias = nn.Parameter(torch.zeros(c_out))
         self.scale, self.padding, self.demodulate = 1 / math.sqrt(c_in * kernel**2), kernel // 2, demodulate
+        self.doubles, self.out = doubles, out
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         weight, style = self.weight * self.scale, self.affine(w).float()  # (N, c_in)
-        x = F.conv2d(x * style[:, :, None, None].to(x.dtype), weight, padding=self.padding)
+        x = x * style[:, :, None, None].to(x.dtype)
+        x = F.conv2d(double(x) if self.doubles else x, weight, padding=self.padding)
         if self.demodulate:
             with torch.autocast(x.device.type, enabled=False):
                 squares = style.square() @ weight.square().sum((2, 3)).t()  # (N, c_out)
-                x = x * (squares + 1e-8).rsqrt()[:, :, None, None].to(x.dtype)
-        return x + self.bias[:, None, None].to(x.dtype)
+                scale = (squares + 1e-8).rsqrt()
+            x = x * (self.out * scale)[:, :, None, None].to(x.dtype)
+        return x + (self.out * self.bias)[:, None, None].to(x.dtype)
 
 
 class NoisyConv(StyledConv):
     """A styled convolution, noise with a learnt strength, and a leaky ReLU."""
 
-    def __init__(self, c_in: int, c_out: int, w_dim: int) -> None:
-        super().__init__(c_in, c_out, 3, w_dim)
+    def __init__(self, c_in: int, c_out: int, w_dim: int, doubles: bool = False) -> None:
+        super().__init__(c_in, c_out, 3, w_dim, doubles=doubles, out=GAIN)
         self.strength = nn.Parameter(torch.zeros(()))
 
     def forward(self, x: Tensor, w: Tensor, noise: Noise | None = None) -> Tensor:
         x = super().forward(x, w)
         if noise is not None:
-            x = x + (self.strength * noise((len(x), 1, *x.shape[2:])).to(x.device)).to(x.dtype)
-        return leaky(x, GAIN)
+            x = x + (self.out * self.strength * noise((len(x), 1, *x.shape[2:])).to(x.device)).to(x.dtype)
+        return leaky(x)
 
 
 class Generator(nn.Module):
@@ -159,7 +168,7 @@ class Generator(nn.Module):
         h, w = base_size(spec.height, strides), base_size(spec.width, strides)
         self.mapping = Mapping(cfg, classes)
         self.basis = nn.Parameter(torch.randn(1, widths[0], h, w))
-        self.ups = nn.ModuleList(NoisyConv(a, b, cfg.w_dim) for a, b in itertools.pairwise(widths))
+        self.ups = nn.ModuleList(NoisyConv(a, b, cfg.w_dim, doubles=True) for a, b in itertools.pairwise(widths))
         self.convs = nn.ModuleList(NoisyConv(width, width, cfg.w_dim) for width in widths)
         self.pictures = nn.ModuleList(
             StyledConv(width, spec.channels, 1, cfg.w_dim, demodulate=False) for width in widths
@@ -174,7 +183,7 @@ class Generator(nn.Module):
         x = self.convs[0](x, w, noise)
         image = self.pictures[0](x, w := next(styles))
         for up, conv, picture in zip(self.ups, list(self.convs)[1:], list(self.pictures)[1:], strict=True):
-            x = up(double(x), w, noise)
+            x = up(x, w, noise)
             x = conv(x, next(styles), noise)
             image = double(image) + picture(x, w := next(styles))
         image = self.crop(image).float()
@@ -186,13 +195,13 @@ class DownBlock(nn.Module):
 
     def __init__(self, c_in: int, c_out: int) -> None:
         super().__init__()
-        self.same = EqualConv2d(c_in, c_in, 3)
-        self.down = EqualConv2d(c_in, c_out, 3, stride=2)
-        self.skip = EqualConv2d(c_in, c_out, 1)
+        half = 1 / math.sqrt(2)  # of a sum of two, so that its variance stays
+        self.same = EqualConv2d(c_in, c_in, 3, out=GAIN)
+        self.down = EqualConv2d(c_in, c_out, 3, stride=2, out=GAIN * half)
+        self.skip = EqualConv2d(c_in, c_out, 1, out=half)
 
     def forward(self, x: Tensor) -> Tensor:
-        h = leaky(self.down(blur(leaky(self.same(x), GAIN), 2)), GAIN)
-        return (h + self.skip(blur(x, 1, 2))) / math.sqrt(2)
+        return leaky(self.down(blur(leaky(self.same(x)), 2))) + self.skip(blur(x, 1, 2))
 
 
 class Discriminator(nn.Module):
@@ -204,18 +213,18 @@ class Discriminator(nn.Module):
         strides = (2,) * (len(widths) - 1)
         h, w = base_size(spec.height, strides), base_size(spec.width, strides)
         self.size, self.classes = (h * 2 ** len(strides), w * 2 ** len(strides)), classes
-        self.start = EqualConv2d(spec.channels, widths[0], 1)
+        self.start = EqualConv2d(spec.channels, widths[0], 1, out=GAIN)
         self.blocks = nn.Sequential(*(DownBlock(a, b) for a, b in itertools.pairwise(widths)))
         last, self.deviation = widths[-1], MinibatchStd(cfg.group)
-        self.mix = EqualConv2d(last + 1, last, 3)
-        self.dense = EqualLinear(last * h * w, last)
+        self.mix = EqualConv2d(last + 1, last, 3, out=GAIN)
+        self.dense = EqualLinear(last * h * w, last, out=GAIN)
         self.out = EqualLinear(last, last if classes else 1)
         self.embed = EqualLinear(classes, last) if classes else None
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
-        x = self.blocks(leaky(self.start(pad_to(images, *self.size)), GAIN))
-        x = leaky(self.mix(self.deviation(x)), GAIN)
-        phi = self.out(leaky(self.dense(FromMap()(x)), GAIN)).float()  # (N, features)
+        x = self.blocks(leaky(self.start(pad_to(images, *self.size))))
+        x = leaky(self.mix(self.deviation(x)))
+        phi = self.out(leaky(self.dense(FromMap()(x)))).float()  # (N, features)
         if self.embed is None:
             return phi.squeeze(1)
         assert labels is not None
