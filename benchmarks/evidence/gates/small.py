@@ -144,9 +144,9 @@ def projected(lab: Lab) -> dict[str, Any]:
     """
     fault = {"features": "random"} if lab.broken else {}
     ours, plain = lab.together(
-        {"name": "projected", "preset": "fashion-projected", "images": 45_000, "checkpoints": 9, **fault},
+        {"name": "projected", "preset": "fashion-projected", "images": 36_000, "checkpoints": 9, **fault},
         {
-            "name": "projected-plain", "preset": "small-ada", "images": 90_000, "data": FASHION, "checkpoints": 9,
+            "name": "projected-plain", "preset": "small-ada", "images": 72_000, "data": FASHION, "checkpoints": 9,
             "shared": True, "augment": "none", "size": 28, "channels": 1, "D_widest": 128, **PROJECTED,
         },
     )  # fmt: skip
