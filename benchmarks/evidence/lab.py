@@ -155,19 +155,16 @@ class Lab:
         Narrow networks gain little from a second core. With one thread, and on a GPU, one after the other; the runs
         are the same up to the order of sums.
         """
-        known, self.left, jobs = self.left, {}, min(len(asked), torch.get_num_threads())
-        if jobs > 1 and pick_device("auto").type == "cpu":
-            lab = replace(self, trained=[], left={})
-            share = (torch.get_num_threads() // jobs,)
-            with ProcessPoolExecutor(jobs, get_context("spawn"), _begin, share) as pool:
-                for training in [pool.submit(_train, lab, arguments) for arguments in asked]:
-                    training.result()
-        else:
-            jobs = 1
+        threads = torch.get_num_threads() if pick_device("auto").type == "cpu" else 1
+        jobs = min(len(asked), threads)
+        if jobs > 1:
+            with ProcessPoolExecutor(jobs, get_context("spawn"), _begin, (threads // jobs,)) as pool:
+                list(pool.map(_train, [replace(self, trained=[], left={})] * len(asked), asked))
+        known, self.left = self.left, {}
         runs = [self.train(**arguments) for arguments in asked]  # which finds what is there
-        seconds = list(self.left.values())
-        longest = max(*seconds, sum(seconds) / jobs, 0.0) if seconds else 0.0
-        self.left = known | ({" and ".join(self.left): longest} if seconds else {})
+        if cut := self.left:
+            known[" and ".join(cut)] = max(*cut.values(), sum(cut.values()) / jobs)
+        self.left = known
         return runs
 
     def seconds(self, run: Run) -> float:

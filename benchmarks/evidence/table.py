@@ -235,9 +235,9 @@ GATES = [
         "the class of the coarse picture comes out for at least 80 %, that of the fine one for less",
         lambda m: m["class_of_coarse"] >= 0.8 > m["class_of_fine"],
         "styles.mixing", "coarse and fine are exchanged",
-        earlier="no miss; but in half of the time, 60,000 images, 0.7895 (s 2.81). Twice the rates draw better and mix "
-        "worse there, seed 3: 0.764 (s 1.28), and without the path length penalty after 75,000 images 0.7915 (s 1.10); "
-        "so do ten times less of R1, 0.69 (s 2.33)",
+        earlier="no miss; but in half of the time, 60,000 images, 0.7895 (s 2.81). At seed 3 there twice the rates, "
+        "0.764 (s 1.28), the same without the path length penalty after 75,000 images, 0.7915 (s 1.10), and a tenth of "
+        "R1, 0.69 (s 2.33)",
     ),
     Gate(
         "stylegan2-colours", "stylegan2", "Of drawn garments coarse styles decide the category, fine ones the colour.",

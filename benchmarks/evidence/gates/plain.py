@@ -97,9 +97,9 @@ def smooth_paths(model: Family, paths: int = 400, steps: int = 16) -> dict[str, 
 def upsampling(lab: Lab) -> dict[str, Any]:
     """A DCGAN with resizing and convolutions in G; broken: 3x3 transposed convolutions of stride 2, which overlap."""
     network = {"network": "deconv", "G_kernels": (3, 3, 3)} if lab.broken else {"network": "upsample"}
-    longer = {"preset": "fashion-dcgan", "images": 600_000, "objective": "nonsaturating", **NARROW}
+    both = {"preset": "fashion-dcgan", "images": 600_000, "objective": "nonsaturating", **NARROW}
     run, deconv = lab.together(
-        longer | network | {"name": "upsampling"}, longer | {"name": "dcgan-tutorial", "shared": True}
+        both | network | {"name": "upsampling"}, both | {"name": "dcgan-tutorial", "shared": True}
     )
     base = lab.read(deconv, FASHION)
     images, _ = lab.samples(run)

@@ -35,21 +35,23 @@ def reals_only(model: Any) -> None:
     model.augment = half
 
 
-def _few(lab: Lab, on: dict[str, Any], off: dict[str, Any], count: int, **settings: Any) -> list[Run]:
+def _few(lab: Lab, count: int, augment: str, images: int, **settings: Any) -> list[Run]:
     """A run on `count` pictures of Fashion-MNIST with an augmentation and one without. Broken: of the reals alone."""
-    shared = {
-        "preset": "small-ada", "data": few(FASHION, count, lab.runs, lab.seed), "size": 28, "channels": 1, **settings
+    both = {
+        "preset": "small-ada", "images": images, "data": few(FASHION, count, lab.runs, lab.seed), "size": 28,
+        "channels": 1, **NARROW, **settings,
     }  # fmt: skip
     fault = {"sabotage": reals_only} if lab.broken else {"shared": True}
-    return lab.together(shared | fault | on, shared | {"shared": True, "augment": "none"} | off)
+    name = f"few{count}-{images}"
+    return lab.together(
+        both | fault | {"name": f"{name}-{augment}", "augment": augment},
+        both | {"name": f"{name}-off", "augment": "none", "shared": True},
+    )
 
 
 def ada(lab: Lab) -> dict[str, Any]:
     """500 pictures. Broken: the fakes are not augmented."""
-    on, off = _few(
-        lab, {"name": "few500-ada", "augment": "ada"}, {"name": "few500-off"}, 500, images=150_000, ada_images=50_000,
-        **NARROW,
-    )  # fmt: skip
+    on, off = _few(lab, 500, "ada", 150_000, ada_images=50_000)
     rows = second_half(on)
     (images, _), (images_off, _) = lab.samples(on), lab.samples(off)
     found, plain = reader(FASHION)(images), reader(FASHION)(images_off)
@@ -128,11 +130,7 @@ def detector() -> Detector:
 
 def diffaugment(lab: Lab) -> dict[str, Any]:
     """A tenth of the data. Broken: the fakes are not augmented; a fifteenth of the images show what becomes of it."""
-    suffix, images = ("-short", 120_000) if lab.broken else ("", 1_800_000)
-    on, off = _few(
-        lab, {"name": f"few6000-diff{suffix}", "augment": "diffaugment"}, {"name": f"few6000-plain{suffix}"}, 6_000,
-        images=images, **NARROW,
-    )  # fmt: skip
+    on, off = _few(lab, 6_000, "diffaugment", 120_000 if lab.broken else 1_800_000)
     return {"FCD": lab.read(on, FASHION).frechet, "FCD_off": lab.read(off, FASHION).frechet}
 
 
