@@ -26,7 +26,7 @@ class EqualLinear(nn.Module):
         self, c_in: int, c_out: int, gain: float = 1.0, lr: float = 1.0, bias: float = 0.0, out: float = 1.0
     ) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(c_out, c_in) / lr)
+        self.weight = nn.Parameter(nn.init.normal_(torch.empty(c_out, c_in), std=1 / lr))
         self.bias = nn.Parameter(torch.full((c_out,), bias / lr))
         self.scale, self.bias_scale = gain * lr / math.sqrt(c_in) * out, lr * out
 

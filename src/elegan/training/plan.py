@@ -258,9 +258,11 @@ class Unfilled(TorchFunctionMode):
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if getattr(func, "__name__", "") in ("normal_", "uniform_", "orthogonal_", "normalize"):
+        kwargs, name = kwargs or {}, getattr(func, "__name__", "")
+        if name in ("normal_", "uniform_", "orthogonal_", "normalize"):
             return [*args, *kwargs.values()][0]  # the tensor
+        if name in ("rand", "randn"):
+            return torch.empty(*args, **{key: value for key, value in kwargs.items() if key != "generator"})
         return func(*args, **kwargs)
 
 
