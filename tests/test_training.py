@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import pty
+import re
 import shutil
 import signal
 import subprocess
@@ -22,11 +23,11 @@ import yaml
 
 import elegan
 from conftest import elegan_command, make_npz
-from elegan import images
+from elegan import families, images
 from elegan.config import build
 from elegan.errors import UserError
 from elegan.families import gan
-from elegan.families.base import Family
+from elegan.families.base import Family, ImageSpec
 from elegan.training import checkpoint, events, loop, plan
 from elegan.training import run as run_module
 from elegan.training.engine import Engine, has_bf16
@@ -464,6 +465,17 @@ def test_weights_that_are_not_numbers_are_never_saved(tmp_path, data):
     for path in checkpoint.listing(tmp_path / "run" / "checkpoints"):
         tensors, _ = checkpoint.read(path)
         assert all(torch.isfinite(t).all() for t in tensors.values() if t.is_floating_point())
+
+
+@pytest.mark.parametrize(
+    ("preset", "rates"), [("tiny", "--set G_lr=... --set D_lr=..."), ("r3gan-tiny", "--set lr=...")]
+)
+def test_what_to_do_against_divergence_names_the_familys_own_rates(tmp_path, preset, rates):
+    family, chosen = families.preset(preset)
+    model = families.get(family).Model(chosen.config, ImageSpec(1, 28, 28))
+    next(model.parts.nets["G"].parameters()).data.fill_(torch.nan)
+    with pytest.raises(UserError, match=re.escape(f"learning rates ({rates})")):
+        loop.save(model, RunFolder(tmp_path / "run"), loop.Progress(), keep=1)
 
 
 def test_two_processes_in_one_folder(tmp_path, data):

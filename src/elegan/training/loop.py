@@ -197,7 +197,7 @@ def save(model: Family, folder: RunFolder, at: Progress, keep: int) -> Saved:
     """Write a checkpoint of a model whose weights are finite; UserError otherwise."""
     broken = not_finite(model, gradients=False)
     if broken:
-        raise UserError(_diverged(broken[0], at.images, folder))
+        raise UserError(_diverged(broken[0], model, at.images, folder))
     path = checkpoint.save(folder.checkpoints, model.parts, at.to_dict())
     checkpoint.prune(folder.checkpoints, keep, path)
     return Saved(at.images, path)
@@ -217,7 +217,7 @@ def breakdown(
         return None
     finding = doctor.broke(images, faults) if doctor else None
     if doctor is None or doctor.config.train.on_collapse != "rollback":
-        raise UserError(_diverged(", ".join(faults), images, folder))
+        raise UserError(_diverged(", ".join(faults), model, images, folder))
     return finding
 
 
@@ -233,10 +233,11 @@ def save_grid(model: Family, config: RunConfig, folder: RunFolder, images: int) 
     return Grid(images, folder.save_grid(images, grid(samples, columns=columns, scale=scale)))
 
 
-def _diverged(what: str, images: int, folder: RunFolder) -> str:
+def _diverged(what: str, model: Family, images: int, folder: RunFolder) -> str:
     last = checkpoint.listing(folder.checkpoints)
     kept = f"the checkpoint at {int(last[0].stem):,} images is good" if last else "no checkpoint was written yet"
+    rates = " ".join(f"--set {name}=..." for name in ("lr", "G_lr", "D_lr") if hasattr(model.config, name))
     return (
         f"{folder.path}: training diverged after {images:,} images ({what}); {kept}; start another run with smaller "
-        "learning rates (--set G_lr=... --set D_lr=...) or --precision fp32"
+        f"learning rates ({rates}) or --precision fp32"
     )
