@@ -17,8 +17,8 @@ from elegan.images import to_uint8
 FASHION = "fashion-mnist"
 MLP = {"batch": 64, "G_steps": 1, "G_widths": (256, 512), "D_widths": (512, 256), "ema_half_life": 5_000}
 NARROW = {
-    "batch": 64, "G_widths": (128, 64, 32), "D_widths": (32, 64), "updates": "joint", "slope": 0.2, "G_lr": 8e-4,
-    "D_lr": 8e-4, "beta1": 0.5, "lr_schedule": "linear", "ema_half_life": 20_000,
+    "batch": 64, "G_widths": (64, 32, 16), "D_widths": (16, 32), "updates": "joint", "slope": 0.2, "G_lr": 1.6e-3,
+    "D_lr": 1.6e-3, "beta1": 0.5, "lr_schedule": "linear", "ema_half_life": 20_000,
 }  # fmt: skip
 
 PAPER = {
@@ -97,7 +97,7 @@ def smooth_paths(model: Family, paths: int = 400, steps: int = 16) -> dict[str, 
 def upsampling(lab: Lab) -> dict[str, Any]:
     """A DCGAN with resizing and convolutions in G; broken: 3x3 transposed convolutions of stride 2, which overlap."""
     network = {"network": "deconv", "G_kernels": (3, 3, 3)} if lab.broken else {"network": "upsample"}
-    both = {"preset": "fashion-dcgan", "images": 600_000, "objective": "nonsaturating", **NARROW}
+    both = {"preset": "fashion-dcgan", "images": 300_000, "objective": "nonsaturating", **NARROW}
     run, deconv = lab.together(
         both | network | {"name": "upsampling"}, both | {"name": "dcgan-tutorial", "shared": True}
     )
