@@ -393,12 +393,12 @@ def test_a_trial_belongs_to_one_process(blobs, tmp_path, untrained):
 
 # As its user runs it
 
-QUICK = ("--preset", "sngan-tiny", "--steps", 16, "--precision", "fp32", "--samples", 100)
+QUICK = ("--preset", "sngan-tiny", "--budget", "0.4s", "--precision", "fp32", "--samples", 100)
 ARGUMENTS = (*QUICK, "--search", "G_lr=1e-4..1e-2:log")
 
 
 def test_killed_and_run_again(blobs, tmp_path):
-    command = elegan_command("tune", "--data", blobs, *ARGUMENTS, "--trials", 2, "--out", tmp_path / "s")
+    command = elegan_command("tune", "--data", blobs, *ARGUMENTS, "--trials", 3, "--out", tmp_path / "s")
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     for line in process.stdout:
@@ -410,9 +410,9 @@ def test_killed_and_run_again(blobs, tmp_path):
     done = run_elegan("tune", "--out", tmp_path / "s")
     assert done.returncode == 0, done.stderr
     assert "trial 0 of" not in done.stdout, "a trial that is done is not run again"
-    assert "trial 1 of 2" in done.stdout
+    assert "trial 1 of 3" in done.stdout
     found = Search(tmp_path / "s")
-    assert [t.number for t in found.trials] == [0, 1]
+    assert [t.number for t in found.trials] == [0, 1, 2]
     assert {t.outcome for t in found.trials} <= {"done", "pruned"}
 
 
