@@ -265,10 +265,11 @@ def test_every_family_learns_pictures_of_64_pixels(preset, channels):
 # ADA ---------------------------------------------------------------------------------------------------------------
 
 
-def test_ada_goes_on_with_its_probability():
+@pytest.mark.parametrize("preset", ["ada-tiny", "stylegan2-tiny"])
+def test_ada_goes_on_with_its_probability(preset):
     """Karras+ 2020: p, which has moved by then, and what has been counted towards its next move."""
-    settings = {"ada_interval": 2, "ada_images": 100}
-    model, other = make("ada-tiny", **settings), make("ada-tiny", seed=1, **settings)
+    settings = {"augment": "ada", "ada_interval": 2, "ada_images": 100}
+    model, other = make(preset, **settings), make(preset, seed=1, **settings)
     model.parts.values["p"].fill_(0.3)
     for i in range(5):
         step(model, seen=4 * i)

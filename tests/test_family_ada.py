@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from elegan.adversarial.augment import AUGMENTATIONS
-from elegan.families import ada, sngan
+from elegan.families import ada, biggan, r3gan, sngan, stylegan2
 from elegan.families.base import Batch, Clock, ImageSpec
 
 SPEC = ImageSpec(3, 16, 12, 3)
@@ -49,6 +49,57 @@ def test_all_that_d_sees_is_augmented_in_both_steps(r1):
     assert len(seen) == len(made) == (3 if r1 else 2)
     assert all(a is b for a, b in zip(seen, made, strict=True))
     assert [len(x) for x in seen] == ([8, 4, 4] if r1 else [8, 4]), "real and fake together, [real for R1,] G's fakes"
+
+
+@pytest.mark.parametrize(
+    ("family", "augment", "passes"),
+    [
+        (stylegan2, "ada", [4, 4, 4, 4]),  # real, fake, R1's real ones, G's fakes: D compares those of one kind
+        (stylegan2, "diffaugment", [4, 4, 4, 4]),
+        (biggan, "diffaugment", [8, 4]),
+        (r3gan, "diffaugment", [8, 8]),  # R1 and R2 in the pass of both; G's fakes beside real ones
+    ],
+)
+def test_so_it_is_in_the_families_that_can(family, augment, passes):
+    torch.manual_seed(0)
+    config = family.PRESETS["tiny"].config.model_dump() | {"batch": 4, "augment": augment}
+    model: Any = family.Model(family.Config(**config), SPEC)
+    assert model.augment is AUGMENTATIONS[augment]
+    made: list[Tensor] = []
+    seen: list[Tensor] = []
+
+    def augmented(images: Tensor, p: Any) -> Tensor:
+        made.append(AUGMENTATIONS[augment](images, torch.tensor(0.5)))
+        return made[-1]
+
+    model.augment = augmented
+    model.D.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    values = step(model)
+    assert [len(x) for x in seen] == passes
+    assert all(a is b for a, b in zip(seen, made, strict=True))
+    assert all(torch.isfinite(value) for value in values.values())
+    model.augment = lambda images, p: images * 0
+    before = {name: weight.detach().clone() for name, weight in model.G.named_parameters()}
+    model.config = model.config.model_copy(update={"path_weight": 0.0, "orthogonal": 0.0})
+    model.G_adam.state.clear()  # else its momentum would go on
+    step(model, 4)
+    assert all(torch.equal(weight, before[name]) for name, weight in model.G.named_parameters()), "G's goes through it"
+
+
+def test_stylegan2_moves_p_by_its_logits_of_real_pictures():
+    torch.manual_seed(0)
+    config = stylegan2.PRESETS["tiny"].config.model_dump()
+    settings = {"batch": 4, "augment": "ada", "ada_interval": 2, "ada_images": 64}
+    model: Any = stylegan2.Model(stylegan2.Config(**config | settings), SPEC)
+    sure = torch.ones(4)
+    told = [model.adapt(logits)["p"].item() for logits in (sure, sure, sure, -sure, -sure, -sure)]
+    assert told == [0, 0.125, 0.125, 0, 0, 0], "8 pictures over 64 after each second batch"
+    model.parts.values["p"].fill_(0.5)
+    values = step(model)
+    assert values["p"] == 0.5
+    assert abs(values["sign"]) <= 1
+    plain: Any = stylegan2.Model(stylegan2.Config(**config | {"batch": 4}), SPEC)
+    assert "p" not in step(plain).keys() | plain.parts.values.keys()
 
 
 def test_g_gets_its_gradient_through_the_augmentation():

@@ -29,6 +29,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [(name, {}) for name in families.names
     ("r3gan", {"burn_in": 0.5}),
     ("r3gan", {"beta2": (0.99, 0.99)}),
     ("stylegan2", {"r1_interval": 3, "path_interval": 2, "path_weight": 2.0}),
+    ("stylegan2", {"augment": "ada", "ada_interval": 2, "ada_images": 100}),
 ]
 cases = pytest.mark.parametrize(
     ("name", "settings"), CASES, ids=lambda value: value if isinstance(value, str) else "-".join(value) or "tiny"

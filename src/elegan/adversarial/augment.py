@@ -5,7 +5,7 @@ the fakes in the same way, and D cannot; since G's gradient passes through the d
 undisturbed pictures, as long as each disturbance leaves some of them as they were (Karras+ 2020, section 2.2).
 
 `diffaugment` is that of Zhao+ 2020, always on; `ada` has the stronger transformations of Karras+ 2020 (appendix B),
-each with probability p, and `adapted` is the controller that finds p. All map images (N, C, H, W) to images of the same
+each with probability p, and `follow` is the controller that finds p. All map images (N, C, H, W) to images of the same
 shape, dtype and memory layout; C is 1, 3 or 4, and colour leaves a fourth channel (alpha) alone. All are affine in the
 picture and can be differentiated twice, which R1 needs. Randomness is torch's own generator of the picture's device:
 seed it to repeat a draw. Nothing is clamped: values may leave [-1, 1].
@@ -202,6 +202,33 @@ def adapted(p: Tensor, signs: Tensor, images: int, *, target: float = 0.6, image
     cannot tell. From 0 to 1 takes `images_to_one` pictures at least. Neither tensor is read: nothing waits for a GPU.
     """
     return (p + torch.sign(signs - target) * (images / images_to_one)).clamp(0, 1)
+
+
+def beginning(name: str) -> dict[str, Tensor]:
+    """The state of an augmentation, for `Parts.values`: p, and how many signs of D(real) there were since p last moved,
+    with their sum. ADA's p begins at 0; that of the others is 1 and stays."""
+    p = 0.0 if name == "ada" else 1.0
+    return {"p": torch.tensor(p), "signs": torch.tensor(0.0), "signs_count": torch.tensor(0.0)}
+
+
+def follow(
+    values: dict[str, Tensor],
+    real_logits: Tensor,
+    interval: int,
+    *,
+    target: float = 0.6,
+    images_to_one: float = 500_000,
+) -> None:
+    """Move p in `values`, see `beginning`, by the logits (N,) of a batch: once in `interval` batches, see `adapted`.
+
+    Nothing is read from the device: whether the interval is over is worked out there too.
+    """
+    signs = values["signs"] + torch.sign(real_logits.detach().float()).sum()
+    count, images = values["signs_count"] + len(real_logits), interval * len(real_logits)
+    over = count >= images
+    p = adapted(values["p"], signs / count, images, target=target, images_to_one=images_to_one)
+    values["p"] = torch.where(over, p, values["p"])
+    values["signs"], values["signs_count"] = signs * ~over, count * ~over
 
 
 class Resample(torch.autograd.Function):

@@ -21,7 +21,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from elegan.adversarial.augment import AUGMENTATIONS, adapted
+from elegan.adversarial.augment import AUGMENTATIONS, beginning, follow
 from elegan.adversarial.objectives import OBJECTIVES
 from elegan.adversarial.penalties import r1
 from elegan.adversarial.stabilizers import (
@@ -101,9 +101,7 @@ class Model(Family):
         self.G_adam = torch.optim.Adam(self.G.parameters(), config.G_lr, betas, fused=True)
         self.D_adam = torch.optim.Adam(self.D.parameters(), config.D_lr, betas, fused=True)
         self.parts.optimizers = {"G": self.G_adam, "D": self.D_adam}
-        # p, and the sum and the number of sign(D(real)) since it last changed
-        p = 0.0 if config.augment == "ada" else 1.0
-        self.parts.values = {"p": torch.tensor(p), "signs": torch.tensor(0.0), "signs_count": torch.tensor(0.0)}
+        self.parts.values = beginning(config.augment)
         self.objective, self.augment = OBJECTIVES[config.objective], AUGMENTATIONS[config.augment]
 
     @property
@@ -150,7 +148,7 @@ class Model(Family):
 
         # (3) Probability of the augmentation
         if cfg.augment == "ada":
-            self.adapt(real_logits.detach())
+            self.adapt(real_logits)
 
         # (4) Average
         update_ema(self.G_ema, self.G, ema_decay(n, math.inf, clock.seen + n, ramp=cfg.ema_share))
@@ -167,23 +165,9 @@ class Model(Family):
         return self.D(self.augment(images, self.parts.values["p"]), labels)
 
     def adapt(self, real_logits: Tensor) -> None:
-        """Every `ada_interval` steps: p += sign(r_t - target) * images / ada_images (Karras+ 2020, section 3).
-
-        Nothing is read from the device: whether the interval is over is worked out there too.
-        """
+        """Every `ada_interval` steps: p += sign(r_t - target) * images / ada_images (Karras+ 2020, section 3)."""
         cfg, values = self.config, self.parts.values
-        signs = values["signs"] + torch.sign(real_logits.float()).sum()
-        count = values["signs_count"] + len(real_logits)
-        over = count >= cfg.ada_interval * cfg.batch
-        p = adapted(
-            values["p"],
-            signs / count,
-            cfg.ada_interval * cfg.batch,
-            target=cfg.ada_target,
-            images_to_one=cfg.ada_images,
-        )
-        values["p"] = torch.where(over, p, values["p"])
-        values["signs"], values["signs_count"] = signs * ~over, count * ~over
+        follow(values, real_logits, cfg.ada_interval, target=cfg.ada_target, images_to_one=cfg.ada_images)
 
     def logits(self, images: Tensor, labels: Tensor | None) -> Tensor:
         """Of the pictures as they are: what D says of real ones it has not seen tells how much it knows by heart."""

@@ -23,6 +23,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from elegan.adversarial.augment import AUGMENTATIONS
 from elegan.adversarial.objectives import OBJECTIVES
 from elegan.adversarial.penalties import orthogonal
 from elegan.adversarial.stabilizers import (
@@ -59,6 +60,10 @@ class Config(FamilyConfig):
     """Channels of D at the picture's size; doubled at each halving of the side."""
     D_widest: int = Field(256, gt=0)
     """D's largest number of channels."""
+
+    augment: Literal["none", "diffaugment"] = "none"
+    """Disturb all that D sees, real and fake (DiffAugment: colours, shifts, holes): for a few thousand pictures or
+    fewer."""
 
     objective: Literal["hinge", "nonsaturating"] = "hinge"
     """The game: which losses D and G minimise."""
@@ -214,7 +219,7 @@ class Model(Family):
         self.G_adam = torch.optim.Adam(self.G.parameters(), config.G_lr, betas, eps=1e-6, fused=True)
         self.D_adam = torch.optim.Adam(self.D.parameters(), config.D_lr, betas, eps=1e-6, fused=True)
         self.parts.optimizers = {"G": self.G_adam, "D": self.D_adam}
-        self.objective = OBJECTIVES[config.objective]
+        self.objective, self.augment = OBJECTIVES[config.objective], AUGMENTATIONS[config.augment]
 
     @property
     def batches_per_step(self) -> int:
@@ -251,14 +256,14 @@ class Model(Family):
             with torch.no_grad():
                 fake = self.generate(len(real), labels)  # (n, C, H, W)
             both = None if labels is None else torch.cat([labels, labels])
-            real_logits, fake_logits = self.D(torch.cat([real, fake]), both).chunk(2)
+            real_logits, fake_logits = self.judge(torch.cat([real, fake]), both).chunk(2)
             ones, zeros = torch.ones_like(real_logits), torch.zeros_like(fake_logits)
             D_loss = self.objective.D_real(real_logits, ones) + self.objective.D_fake(fake_logits, zeros)
             minimize(D_loss, self.D_adam)
 
         # (2) Generator
         with frozen(self.D):
-            G_loss = self.objective.G(self.D(self.generate(len(real), labels), labels))
+            G_loss = self.objective.G(self.judge(self.generate(len(real), labels), labels))
             # beta ||W W^T (1 - I)||^2 (Brock+ 2019, eq. 3)
             penalty = orthogonal(orthogonal_weights(self.G), cfg.orthogonal)
             minimize(G_loss + penalty, self.G_adam)
@@ -272,6 +277,10 @@ class Model(Family):
             **self.objective.right(real_logits, fake_logits),
             "penalty": penalty.detach(),
         }
+
+    def judge(self, images: Tensor, labels: Tensor | None) -> Tensor:
+        """D's logits (N,) of what the augmentation makes of images (N, C, H, W)."""
+        return self.D(self.augment(images, 1.0), labels)
 
     def generate(self, n: int, labels: Tensor | None) -> Tensor:
         """`n` fakes (n, C, H, W) from new noise, for the labels of the real batch (so their mix is the data's)."""

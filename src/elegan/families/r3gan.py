@@ -23,6 +23,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from elegan.adversarial.augment import AUGMENTATIONS
 from elegan.adversarial.objectives import paired
 from elegan.adversarial.penalties import slope, zero_centred
 from elegan.adversarial.stabilizers import (
@@ -61,6 +62,10 @@ class Config(FamilyConfig):
     """How many times wider a block is inside."""
     group: int = Field(16, gt=0)
     """Channels in a group of a block's 3x3 convolution, more where they do not divide."""
+
+    augment: Literal["none", "diffaugment"] = "none"
+    """Disturb all that D sees, real and fake (DiffAugment: colours, shifts, holes): for a few thousand pictures or
+    fewer."""
 
     objective: Literal["relativistic", "relativistic-average", "nonsaturating"] = "relativistic"
     """relativistic: D compares pairs of real and fake. The others are to see what pairing does: relativistic-average
@@ -181,7 +186,7 @@ class Model(Family):
         self.G_adam = torch.optim.Adam(self.G.parameters(), config.lr[0], betas, fused=True)
         self.D_adam = torch.optim.Adam(self.D.parameters(), config.lr[0], betas, fused=True)
         self.parts.optimizers = {"G": self.G_adam, "D": self.D_adam}
-        self.objective = paired(config.objective)
+        self.objective, self.augment = paired(config.objective), AUGMENTATIONS[config.augment]
 
     @property
     def conditional(self) -> bool:
@@ -215,7 +220,7 @@ class Model(Family):
         # (1) Discriminator: logits and their slopes on real and fake, in one pass in float32
         with torch.no_grad():
             fake = self.G(torch.randn(n, cfg.z_dim, device=real.device), labels)  # (n, C, H, W)
-        logits, slopes = slope(lambda x: self.D(x, both), torch.cat([real, fake]))
+        logits, slopes = slope(lambda x: self.judge(x, both), torch.cat([real, fake]))
         (real_logits, fake_logits), (real_slopes, fake_slopes) = logits.chunk(2), slopes.chunk(2)
         # E f(D(x) - D(G(z))) + R1 + R2, at every step (eq. 2)
         D_loss = self.objective.D(real_logits, fake_logits)
@@ -226,7 +231,7 @@ class Model(Family):
         # (2) Generator, on new fakes, each paired with a real picture (of its class)
         with frozen(self.D):
             fake = self.G(torch.randn(n, cfg.z_dim, device=real.device), labels)
-            G_loss = self.objective.G(*self.D(torch.cat([real, fake]), both).chunk(2))
+            G_loss = self.objective.G(*self.judge(torch.cat([real, fake]), both).chunk(2))
             minimize(G_loss, self.G_adam)
 
         # (3) Average
@@ -237,6 +242,10 @@ class Model(Family):
             **self.objective.right(real_logits, fake_logits),
             "penalty": penalty.detach(),
         }
+
+    def judge(self, images: Tensor, labels: Tensor | None) -> Tensor:
+        """D's logits (N,) of what the augmentation makes of images (N, C, H, W)."""
+        return self.D(self.augment(images, 1.0), labels)
 
     def logits(self, images: Tensor, labels: Tensor | None) -> Tensor:
         with judging(self.D):

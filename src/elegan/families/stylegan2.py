@@ -3,7 +3,8 @@
 A mapping network turns z into a style w, which scales the channels of every convolution of a network that starts from a
 constant; so coarse layers decide what is shown and fine ones its surface, and two styles can be mixed. Noise with a
 learnt strength adds what is random at each place. Two penalties are computed only now and then: on D's slope (R1), and
-on how far a picture moves when w does (path length), which should be the same everywhere.
+on how far a picture moves when w does (path length), which should be the same everywhere. For few pictures, all that D
+sees can be disturbed: StyleGAN2-ADA (Karras+ 2020, "Training GANs with limited data").
 
 Deviations, for a CPU: narrow and shallow by default (the paper has 512 channels and 8 mapping layers), the smallest map
 has 4 to 7 pixels, in plain PyTorch without kernels of its own; a convolution that doubles follows a bilinear resize,
@@ -24,6 +25,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from elegan.adversarial.augment import AUGMENTATIONS, beginning, follow
 from elegan.adversarial.objectives import OBJECTIVES
 from elegan.adversarial.penalties import path_lengths, slope, zero_centred
 from elegan.adversarial.stabilizers import ema_decay, frozen, update_ema
@@ -62,6 +64,15 @@ class Config(FamilyConfig):
     """D's largest number of channels."""
     group: int = Field(4, gt=0)
     """Pictures in a group whose deviation D sees."""
+
+    augment: Literal["none", "diffaugment", "ada"] = "none"
+    """What is done to all that D sees, for few pictures: nothing, DiffAugment, or ADA's transformations."""
+    ada_target: float = Field(0.6, gt=-1, lt=1)
+    """Where E sign(D(real)) is held by changing p: 0 is a D that cannot tell, 1 one that knows the data by heart."""
+    ada_images: int = Field(100_000, gt=0)
+    """Real pictures that p takes at least from 0 to 1; the paper's 500,000 are for runs of millions."""
+    ada_interval: int = Field(4, gt=0)
+    """Steps between changes of p."""
 
     objective: Literal["nonsaturating", "hinge"] = "nonsaturating"
     """The game: which losses D and G minimise."""
@@ -235,7 +246,7 @@ class Discriminator(nn.Module):
 class Model(Family):
     card = Card(
         "A style scales every layer of a network that starts from a constant: coarse and fine can be mixed.",
-        "exploring and editing: mixing, even walks, truncation; asks for patience or a GPU",
+        "exploring and editing: mixing, even walks, truncation, few pictures too (ADA); asks for patience or a GPU",
     )
     config: Config
 
@@ -249,7 +260,9 @@ class Model(Family):
         self.D_adam = lazy_adam(self.D, config, config.r1_interval if config.gamma else 0)
         self.parts.optimizers = {"G": self.G_adam, "D": self.D_adam}
         self.parts.values = {"path_length": torch.zeros(()), "w_mean": torch.zeros(max(classes, 1), config.w_dim)}
-        self.objective = OBJECTIVES[config.objective]
+        if config.augment != "none":
+            self.parts.values |= beginning(config.augment)
+        self.objective, self.augment = OBJECTIVES[config.objective], AUGMENTATIONS[config.augment]
 
     @property
     def conditional(self) -> bool:
@@ -281,32 +294,48 @@ class Model(Family):
         # (1) Discriminator, on real and on fake apart: it compares pictures of one kind with each other
         with torch.no_grad():
             fake = self.G(self.styles(n, labels), self.noise)  # (n, C, H, W)
-        real_logits, fake_logits = self.D(real, labels), self.D(fake, labels)
+        real_logits, fake_logits = self.judge(real, labels), self.judge(fake, labels)
         ones, zeros = torch.ones_like(real_logits), torch.zeros_like(fake_logits)
         D_loss = self.objective.D_real(real_logits, ones) + self.objective.D_fake(fake_logits, zeros)
         minimize(D_loss, self.D_adam)
         if r1_due:  # an update of its own, for all that were left out
-            slopes = slope(lambda x: self.D(x, labels), real)[1]
+            slopes = slope(lambda x: self.judge(x, labels), real)[1]
             minimize(cfg.r1_interval * zero_centred(slopes, cfg.gamma), self.D_adam)
 
         # (2) Generator
         with frozen(self.D):
             ws = self.styles(n, labels)
             self.follow_styles(ws[:, 0].detach(), labels)
-            G_loss = self.objective.G(self.D(self.G(ws, self.noise), labels))
+            G_loss = self.objective.G(self.judge(self.G(ws, self.noise), labels))
             minimize(G_loss, self.G_adam)
         if path_due:
             half = None if labels is None else labels[: -(-n // 2)]
             minimize(cfg.path_interval * cfg.path_weight * self.path_penalty(-(-n // 2), half), self.G_adam)
 
-        # (3) Average
+        # (3) Probability of the augmentation
+        told = self.adapt(real_logits)
+
+        # (4) Average
         update_ema(self.G_ema, self.G, ema_decay(n, math.inf, clock.seen + n, ramp=cfg.ema_share))
         return {
             "D_loss": D_loss.detach(),
             "G_loss": G_loss.detach(),
             **self.objective.right(real_logits, fake_logits),
             "path_length": self.parts.values["path_length"],
+            **told,
         }
+
+    def judge(self, images: Tensor, labels: Tensor | None) -> Tensor:
+        """D's logits (N,) of what the augmentation makes of images (N, C, H, W)."""
+        return self.D(self.augment(images, self.parts.values.get("p", 0.0)), labels)
+
+    def adapt(self, real_logits: Tensor) -> dict[str, Tensor]:
+        """ADA (Karras+ 2020, section 3): move p by the signs of these logits (N,); what the log tells of it."""
+        cfg, values = self.config, self.parts.values
+        if cfg.augment != "ada":
+            return {}
+        follow(values, real_logits, cfg.ada_interval, target=cfg.ada_target, images_to_one=cfg.ada_images)
+        return {"sign": torch.sign(real_logits.detach().float()).mean(), "p": values["p"].clone()}
 
     def noise(self, shape: tuple[int, ...]) -> Tensor:
         """N(0, 1) where the networks are: what is random at each place of a picture in training."""
@@ -377,5 +406,9 @@ PRESETS = {
     "garments-stylegan2": Preset(
         Config(gamma=0.3, mapping_layers=4), "garments", 20 * 60_000, "Styles of drawn garments, 64x64 in colour.",
         {"size": 64, "channels": 3},
+    ),
+    "small-stylegan2": Preset(
+        Config(gamma=0.3, mapping_layers=4, augment="ada"), "garments", 500_000,
+        "StyleGAN2-ADA: a few hundred pictures of your own, in colour: --data FOLDER.", {"size": 64, "channels": 3},
     ),
 }  # fmt: skip
