@@ -408,7 +408,7 @@ PRESETS = {
         {"size": 64, "channels": 3},
     ),
     "small-stylegan2": Preset(
-        Config(gamma=0.3, mapping_layers=4, augment="ada"), "garments", 500_000,
+        Config(gamma=0.3, mapping_layers=4, augment="ada", G_width=16, D_width=16), "garments", 300_000,
         "StyleGAN2-ADA: a few hundred pictures of your own, in colour: --data FOLDER.", {"size": 64, "channels": 3},
     ),
 }  # fmt: skip
