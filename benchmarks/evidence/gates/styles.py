@@ -19,6 +19,7 @@ from elegan.images import to_uint8
 from elegan.metrics.manifold import balls, prdc
 
 NARROW = {"G_width": 16, "G_widest": 64, "D_width": 16, "D_widest": 64}
+STYLED = {"use_labels": False, "G_width": 8, "G_widest": 32, "D_width": 8, "D_widest": 32, "lr": 5e-3}
 TRUNCATIONS = (1.0, 0.8, 0.6, 0.45, 0.3)
 
 
@@ -80,7 +81,7 @@ def mixing(lab: Lab) -> dict[str, Any]:
 
     Broken: the two are exchanged.
     """
-    run = lab.train("stylegan2", "fashion-stylegan2", 120_000, shared=True, use_labels=False, **NARROW)
+    run = lab.train("stylegan2", "fashion-stylegan2", 90_000, shared=True, **STYLED)
     drawn = mixtures(lab, run)
     C = reader(FASHION)
     seen = [C.features(to_uint8(images).permute(0, 2, 3, 1).numpy()).probabilities for images in drawn]
@@ -100,7 +101,7 @@ def path_length(lab: Lab) -> dict[str, Any]:
     found: dict[str, Any] = {}
     both = {"preset": "fashion-stylegan2", "images": 120_000, "shared": True, "use_labels": False, **NARROW}
     runs = lab.together(
-        both | {"name": "stylegan2", "path_weight": 2.0}, both | {"name": "stylegan2-free", "path_weight": 0.0}
+        both | {"name": "stylegan2-path", "path_weight": 2.0}, both | {"name": "stylegan2-free", "path_weight": 0.0}
     )
     for name, run in zip(("on", "off"), runs, strict=True):
         model: Any = lab.model(run)
