@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from elegan import data, demo, families
+from elegan.data import garments
 from elegan.errors import UserError
 from elegan.training.events import Step
 
@@ -40,6 +41,7 @@ def test_from_nothing_to_scores(
 ) -> None:
     monkeypatch.setattr(demo, "pick_preset", lambda: preset)
     monkeypatch.setattr(demo, "SAMPLES", 100)
+    monkeypatch.setattr(garments, "DEFAULT_COUNT", {"train": 2_000, "test": 400})
     out = tmp_path / "demo"
     assert demo.demo(out, "1s") == 0
     printed = capsys.readouterr().out

@@ -100,16 +100,16 @@ assert "torch._dynamo" not in sys.modules
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_training_does_not_load_the_compiler(tmp_path: Path) -> None:
+def test_training_does_not_load_the_compiler(tmp_path: Path, data: Path) -> None:
     code = """
 import sys
 import elegan
 for preset in ("tiny", "sngan-tiny", "biggan-tiny", "progressive-tiny"):
-    elegan.train(preset, out=f"{sys.argv[1]}/{preset}", images=16, show=False)
+    elegan.train(preset, sys.argv[1], f"{sys.argv[2]}/{preset}", images=16, show=False)
     for module in ("torch._dynamo", "sympy"):  # sympy comes with torch's symbolic shapes
         assert module not in sys.modules, f"{module}, by {preset}"
 """
-    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
+    subprocess.run([sys.executable, "-c", code, str(data), str(tmp_path)], check=True)
 
 
 @pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.AdamW, torch.optim.RMSprop])

@@ -141,14 +141,14 @@ def of(kind: type, found: list[Any]) -> list[Any]:
 
 
 def test_a_run_planned_in_a_busy_moment_begins_anew(tmp_path, data, timed, monkeypatch):
-    timed += [1.0, 0.2]
-    found = watch(tmp_path / "a", data, monkeypatch, 0.2, {"budget": "60s"})
+    timed += [2.0, 0.4]
+    found = watch(tmp_path / "a", data, monkeypatch, 0.4, {"budget": "60s"})
     first, second = of(events.Planned, found)
-    assert (first.images, first.step_seconds) == (56 * 8, 1.0)
-    assert (second.images, second.step_seconds) == (int(0.94 * 58 / 0.2) * 8, 0.2)
+    assert (first.images, first.step_seconds) == (28 * 8, 2.0)
+    assert (second.images, second.step_seconds) == (int(0.94 * 56 / 0.4) * 8, 0.4)
     (*_, warned) = of(events.Warned, found)
-    assert "0.2 s, not 1 s as planned" in warned.text
-    assert "58 s" in warned.text
+    assert "0.4 s, not 2 s as planned" in warned.text
+    assert "56 s" in warned.text
     assert not of(events.OffPace, found)
     assert found[-1].images == second.images
 
@@ -161,8 +161,8 @@ def test_a_run_planned_in_a_busy_moment_begins_anew(tmp_path, data, timed, monke
 
 def test_what_began_anew_is_the_run_of_its_images(tmp_path, data, timed, monkeypatch):
     """Nothing of the first beginning is left in it: config.yaml gives the same run again."""
-    timed += [1.0, 0.2]
-    watch(tmp_path / "a", data, monkeypatch, 0.2, {"budget": "60s"})
+    timed += [2.0, 0.4]
+    watch(tmp_path / "a", data, monkeypatch, 0.4, {"budget": "60s"})
     a = elegan.Run(tmp_path / "a")
     b = elegan.train("tiny", data, tmp_path / "b", images=a.config.train.images, show=False, **QUICK)
     assert np.array_equal(a.sample(8, seed=3).images, b.sample(8, seed=3).images)
@@ -178,22 +178,22 @@ def test_a_slow_machine_keeps_its_time(tmp_path, data, timed, monkeypatch):
 
 def test_no_more_than_three_plans(tmp_path, data, timed, monkeypatch):
     """A machine that is never as it was timed: the last plan stands."""
-    timed += [1.0]
-    found = watch(tmp_path / "a", data, monkeypatch, 0.2, {"budget": "120s"})
+    timed += [2.0]
+    found = watch(tmp_path / "a", data, monkeypatch, 0.4, {"budget": "120s"})
     assert len(of(events.Planned, found)) == pace.MOST_PLANS
     assert isinstance(found[-1], events.Finished)
 
 
 def test_the_last_plan_follows_the_speed_too(tmp_path, data, timed, monkeypatch):
     """A machine that is let go after the last plan was made: what is left of the time is used."""
-    timed += [1.0]
+    timed += [2.0]
     settings = {"lr_schedule": "linear", "lr_hold": 0.5, "log_every": 10}
-    found = watch(tmp_path / "a", data, monkeypatch, 0.2, {"budget": "120s"}, "cgan-tiny", settings)
+    found = watch(tmp_path / "a", data, monkeypatch, 0.4, {"budget": "120s"}, "cgan-tiny", settings)
     *_, last = of(events.Planned, found)
     assert len(of(events.Planned, found)) == pace.MOST_PLANS
-    assert last.images == pytest.approx(0.94 * 112 / 1.0 * 8, rel=0.05)
+    assert last.images == pytest.approx(0.94 * 112 / 2.0 * 8, rel=0.05)
     assert of(events.Lengthened, found)
-    assert found[-1].images == pytest.approx(0.97 * 112 / 0.2 * 8, rel=0.05)
+    assert found[-1].images == pytest.approx(0.97 * 112 / 0.4 * 8, rel=0.05)
 
 
 def test_a_length_in_images_is_kept(tmp_path, data, timed, monkeypatch):
@@ -293,30 +293,30 @@ def test_a_length_is_not_corrected_by_little_or_at_once():
 
 def test_a_run_whose_length_changed_is_the_run_of_its_images(tmp_path, data, timed, monkeypatch):
     """Its rates have not fallen before, so nothing it learnt depended on the length that was planned."""
-    timed += [0.2]
+    timed += [0.4]
     settings = {"lr_schedule": "linear", "lr_hold": 0.5, "log_every": 10}
-    found = watch(tmp_path / "a", data, monkeypatch, 0.16, {"budget": "60s"}, "cgan-tiny", settings)
+    found = watch(tmp_path / "a", data, monkeypatch, 0.32, {"budget": "60s"}, "cgan-tiny", settings)
     changes = of(events.Lengthened, found)
     assert changes
     assert all(change.images <= 0.5 * change.total for change in changes)
-    assert changes[0].before == int(0.94 * 60 / 0.2) * 8
+    assert changes[0].before == int(0.94 * 60 / 0.4) * 8
     a = elegan.Run(tmp_path / "a")
     assert a.config.train.images == changes[-1].total == found[-1].images
-    assert found[-1].images / 8 * 0.16 == pytest.approx(0.97 * 60, rel=0.05)
+    assert found[-1].images / 8 * 0.32 == pytest.approx(0.97 * 60, rel=0.05)
     images = a.config.train.images
     b = elegan.train("cgan-tiny", data, tmp_path / "b", images=images, show=False, **QUICK, **settings)
     assert np.array_equal(a.sample(8, seed=3).images, b.sample(8, seed=3).images)
 
 
 @pytest.mark.parametrize(
-    ("short", "least", "most"), [(1_500, 2_700, 3_000), (2_500, 2_496, 2_496), (2_256, 2_256, 2_256)]
+    ("short", "least", "most"), [(750, 1_350, 1_500), (1_250, 1_248, 1_248), (1_128, 1_128, 1_128)]
 )
 def test_a_length_stays_among_those_that_begin_alike(tmp_path, data, timed, monkeypatch, short, least, most):
-    """2,256 images are planned, 2,900 fit: with larger rates in short runs that may have been another run so far."""
-    timed += [0.2]
+    """1,128 images are planned, 1,450 fit: with larger rates in short runs that may have been another run so far."""
+    timed += [0.4]
     settings = {"lr_schedule": "linear", "lr_hold": 0.5, "log_every": 10, "short_run": short}
-    found = watch(tmp_path / "a", data, monkeypatch, 0.16, {"budget": "60s"}, "sngan-tiny", settings)
-    assert bool(of(events.Lengthened, found)) == (least > 2_256)
+    found = watch(tmp_path / "a", data, monkeypatch, 0.32, {"budget": "60s"}, "sngan-tiny", settings)
+    assert bool(of(events.Lengthened, found)) == (least > 1_128)
     a, images = elegan.Run(tmp_path / "a"), found[-1].images
     assert least <= images <= most
     b = elegan.train("sngan-tiny", data, tmp_path / "b", images=images, show=False, **QUICK, **settings)

@@ -768,12 +768,14 @@ def test_a_missing_tensorboard_is_said_before_anything_is_written(
     assert not (tmp_path / "run").exists()
 
 
-def test_bf16_is_refused_where_the_hardware_lacks_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    elegan.train("tiny", out=tmp_path / "run", steps=1, precision="fp32", show=False)
+def test_bf16_is_refused_where_the_hardware_lacks_it(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elegan.train("tiny", data, tmp_path / "run", steps=1, precision="fp32", show=False)
     for module in ("plan", "engine"):
         monkeypatch.setattr(f"elegan.training.{module}.has_bf16", lambda device: False)
     with pytest.raises(UserError, match="fp32"):
-        elegan.train("tiny", out=tmp_path / "new", steps=1, precision="bf16", show=False)
+        elegan.train("tiny", data, tmp_path / "new", steps=1, precision="bf16", show=False)
     with pytest.raises(UserError, match="fp32"):
         elegan.train(out=tmp_path / "run", steps=2, precision="bf16", show=False)
     assert not (tmp_path / "new").exists()

@@ -40,6 +40,7 @@ WORTH_IT = 1.1  # bf16 must be this much faster than fp32 to be taken by itself
 GRID_SHARE = 0.04  # of a run's time, at most, for sample grids
 CHECKPOINT_SECONDS, MOST_CHECKPOINTS = 120, 20
 LOG_SECONDS, LOG_ROWS = 10, 200
+COLLECTED = 10**7  # weights (40 MB a copy) that were only timed, from which on their memory is asked back at once
 CHECK_SHARE, CHECK_SECONDS = 0.035, 0.2  # of the time for the doctor; what a look takes besides samples and features
 CHECK_SAMPLES, ENOUGH_CHECKS, FEWEST_CHECKS, MOST_CHECKS = (500, 250), 8, 10, 40
 
@@ -154,7 +155,8 @@ def plan(config: RunConfig, spec: ImageSpec, feed_for: Callable[[torch.device], 
     per_step = images_per_step(model)
     memory = peak_memory(device)
     del model
-    gc.collect()
+    if sum(sizes.values()) > COLLECTED or device.type != "cpu":
+        gc.collect()  # networks with norms of weights refer to themselves
 
     images = resolve_length(length, preset.images, step_seconds, per_step, len(feed.images))
     steps = -(-images // per_step)

@@ -19,7 +19,8 @@ def plot_losses(rows: Sequence[dict[str, Any]], path: Path, title: str) -> None:
         return
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 5.4), layout="constrained")
+    figure = Figure(figsize=(8, 5.4))
+    figure.subplots_adjust(0.1, 0.09, 0.98, 0.94, hspace=0.07)  # layouts that look for margins draw everything twice
     losses, accuracy = figure.subplots(2, 1, sharex=True, height_ratios=[3, 2])
     known = {"images", "steps", "seconds", "images_per_second", "memory", "D_real", "D_fake"}
     x = [row["images"] / 1000 for row in rows]
@@ -34,6 +35,8 @@ def plot_losses(rows: Sequence[dict[str, Any]], path: Path, title: str) -> None:
     accuracy.axhline(0.5, color="#999999", lw=0.8, ls=":")
     accuracy.set(ylim=(-0.03, 1.03), ylabel="D's accuracy", xlabel="thousand images seen")
     losses.set(ylabel="loss", title=title)
+    losses.ticklabel_format(axis="y", scilimits=(-3, 4))
+    figure.align_ylabels()
     for axes in (losses, accuracy):
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import statistics
 from dataclasses import asdict, dataclass, field
@@ -43,9 +44,12 @@ class TrialResult:
 
 
 class Search:
-    """A search on the disk; `print(search)` shows its state. Raises UserError when there is none at `path`."""
+    """A search on the disk; `print(search)` shows its state. Raises UserError when there is none at `path`.
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    `study`: its database, where this process has it open already.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], study: Any = None) -> None:
         self.folder = SearchFolder(path)
         self.path = self.folder.path
         self.terms, self.base, self.dimensions = self.folder.config()
@@ -53,10 +57,10 @@ class Search:
         self.protocol = ""
         self.trials: list[TrialResult] = []
         if (self.path / "search.db").is_file():
-            with self.folder.study() as study:
-                self.floor = study.user_attrs.get("floor")
-                self.protocol = study.user_attrs.get("protocol", "")
-                found = [(t, outcome(t)) for t in study.get_trials(deepcopy=False)]
+            with contextlib.nullcontext(study) if study else self.folder.study() as opened:
+                self.floor = opened.user_attrs.get("floor")
+                self.protocol = opened.user_attrs.get("protocol", "")
+                found = [(t, outcome(t)) for t in opened.get_trials(deepcopy=False)]
                 self.trials = [self._result(t, how) for t, how in found if how != "waiting"]
 
     def _result(self, frozen: Any, how: str) -> TrialResult:

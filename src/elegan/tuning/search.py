@@ -306,7 +306,7 @@ def _run(folder: SearchFolder, study: Any, handle: Any, scorer: Any, stop: Calla
         mark = "the best so far" if best.number == handle.number else f"best {best.value:.4g}, trial {best.number}"
         say(f"{title} done: {terms.score} {value:.4g} ({mark})")
     with folder.lock():
-        found = Search(folder.path)
+        found = Search(folder.path, study)
         kept = {t.number for t in found.ranked()[:KEPT]}
         for t in found.trials:
             if t.outcome != "running" and t.number not in kept:
