@@ -47,6 +47,7 @@ QUICK: dict[str, Any] = {
     "grid_side": 2,
 }
 NARROW = {"G_widths": (8, 8, 8), "D_widths": (8, 8)}
+SOON = {"ada_interval": 3, "ada_images": 400, "ada_target": 0.05}  # p rises within a few steps
 CASES: dict[str, dict[str, Any]] = {
     "ema": {"preset": "tiny", "ema_half_life": 50, "lr_schedule": "linear", "mirror": True},
     "dropout": {"preset": "digits-dcgan", **NARROW},
@@ -63,6 +64,10 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "critic": {"preset": "tiny", "objective": "wasserstein", "D_steps": 3, "G_steps": 2, "weight_clip": 0.05},
     "default": {"preset": "sngan-tiny"},
+    **{name: {"preset": f"{name}-tiny"} for name in families.names() if name not in ("gan", "sngan")},
+    "ada": {"preset": "ada-tiny", **SOON},
+    "stylegan2": {"preset": "stylegan2-tiny", "augment": "ada", **SOON},
+    "progressive": {"preset": "progressive-tiny", "phase_images": 24},
 }
 STEPS = 10
 
