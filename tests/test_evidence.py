@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from pathlib import Path
@@ -14,7 +15,7 @@ from benchmarks.evidence import __main__ as command
 from benchmarks.evidence import cost, page, table
 from benchmarks.evidence import lab as lab_module
 from benchmarks.evidence.gate import Gate
-from benchmarks.evidence.gates import critics, drawn, labels, plain, small, techniques
+from benchmarks.evidence.gates import critics, drawn, labels, plain, scales, small, techniques
 from benchmarks.evidence.lab import Lab
 from benchmarks.evidence.table import GATES
 
@@ -124,7 +125,7 @@ def test_the_broken_variant_is_another_run_of_a_changed_model(tmp_path, data):
 
 def test_faults_change_what_they_say(data):
     from elegan import families
-    from elegan.families.base import ImageSpec
+    from elegan.families.base import Batch, Clock, ImageSpec
 
     model = families.get("gan").Model(families.preset("tiny")[1].config, ImageSpec(1, 12, 12, 3))
     logits = torch.tensor([5.0, -5.0])
@@ -139,6 +140,14 @@ def test_faults_change_what_they_say(data):
     conditional.D.register_forward_pre_hook(lambda _, args: seen.append(args[1]))
     conditional.D(torch.rand(30, 1, 12, 12), torch.arange(30) % 3)
     assert not torch.equal(seen[0], torch.arange(30) % 3)
+    grown = families.get("progressive").Model(families.preset("progressive-tiny")[1].config, ImageSpec(1, 12, 12))
+    scales.forgetful(grown)
+    last, kept = grown.D.out.weight, []
+    for place in (0, 100, 900):  # steady, steady, grown
+        kept.append(last.detach().clone())
+        grown.step([Batch(torch.rand(16, 1, 12, 12), None)] * grown.batches_per_step, Clock(place, 1000))
+    moved = [(after - before).abs().max() for before, after in itertools.pairwise([*kept, last])]
+    assert moved[0] < 0.01 and moved[1] < 0.01 < moved[2]
 
 
 def test_measures_on_what_is_known():

@@ -21,7 +21,7 @@ from elegan.images import to_float
 from elegan.metrics.features import load_features
 from elegan.metrics.stacked import PUBLISHED, ChannelFeatures, modes
 
-STEPS, HOLD = 45_000, 0.8  # on points: gamma falls over this share of the steps, the rates after it
+STEPS, HOLD = 38_000, 0.8  # on points: gamma falls over this share of the steps, the rates after it
 WIDTHS = (96, 96, 96)  # of both networks there
 NARROW = {"G_widths": (64, 32, 16), "D_widths": (16, 32, 64)}
 

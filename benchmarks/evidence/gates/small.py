@@ -185,7 +185,7 @@ def transfer(lab: Lab) -> dict[str, Any]:
     }  # fmt: skip
     hundred = shared | {"images": 40_000, "data": few(FASHION, 100, lab.runs, lab.seed)}
     source, scratch = lab.together(
-        shared | {"name": "garments", "images": 120_000, "data": "garments"}, hundred | {"name": "hundred-scratch"}
+        shared | {"name": "garments", "images": 90_000, "data": "garments"}, hundred | {"name": "hundred-scratch"}
     )
     tuned = hundred | {"init": str(source.path)}
     fine, freeze = lab.together(
