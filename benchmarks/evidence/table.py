@@ -183,8 +183,8 @@ GATES = [
         "as wide less leaks, for p stays lower: on 500 pictures at seed 3 0.7 % (120,000 images, rates of 8e-4, r_t "
         "0.57, excess 0.019 for 0.039), but p is 0 for most of that run; on 100 pictures 3.3 % (110,000 images, p up "
         "to 0.04, r_t 0.59, excess 0.019 for 0.172), on 200 2.3 % (90,000 images, p up to 0.02; neither had anything "
-        "by heart). A narrow StyleGAN2 (8 to 32 channels) on 200, 60,000 images, seed 3: r_t 0.59 with p up to 0.05, FCD "
-        "13.46 for 13.45, so nothing yet",
+        "by heart). A narrow StyleGAN2 (8 to 32 channels) on 200, 60,000 images, seed 3: r_t 0.59 with p up to 0.05, "
+        "FCD 13.46 for 13.45, so nothing yet",
     ),
     Gate(
         "diffaugment", "diffaugment", "On 100 pictures DiffAugment helps.",
