@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,8 @@ from elegan.families.base import Batch, Clock
 from elegan.families.lapgan import pyramid
 from elegan.families.progressive import stage
 from elegan.images import to_float
-from elegan.training.engine import Engine, time_step
+from elegan.training.engine import Engine
+from elegan.training.plan import typical_seconds
 
 SMALL = {"G_width": 32, "D_width": 32, "D_widest": 64, "small_width": 96, "G_lr": 8e-4, "D_lr": 1.6e-3}
 ROUNDS = 5  # of timing
@@ -105,8 +105,9 @@ def progressive(lab: Lab) -> dict[str, Any]:
     # the net that has its full size from the start, after as long a time: between the two checkpoints around it
     grown, full = lab.model(run), lab.model(fixed)
     time = min(run.images_seen * cost(grown, full, run.images_seen), fixed.images_seen)
-    around = [(images, model) for images, model in lab.models(fixed) if abs(images - time) < fixed.images_seen / 9]
-    places, found = zip(*((images, lab.read_model(model, FASHION).s) for images, model in around), strict=True)
+    around = sorted(lab.models(fixed), key=lambda at: abs(at[0] - time))[:2]
+    read = sorted((images, lab.read_model(model, FASHION).s) for images, model in around)
+    places, found = zip(*read, strict=True)
     return {
         "worst_rise": max(after / before for before, after in itertools.pairwise(distances)),
         "FCD": distances[-1],
@@ -127,9 +128,6 @@ def cost(model: Any, other: Any, images: int) -> float:
 
     def seconds(model: Any) -> float:
         batches = [Batch(torch.rand(model.config.batch, 1, 28, 28) * 2 - 1, None)] * model.batches_per_step
-        return sum(
-            share * time_step(partial(model.step, batches, Clock(place, images)), engine, 0.3)
-            for place, share in model.typical(images).items()
-        )
+        return typical_seconds(model, lambda place: model.step(batches, Clock(place, images)), engine, 1.0, images)
 
     return float(np.median([seconds(model) / seconds(other) for _ in range(ROUNDS)]))
