@@ -250,3 +250,31 @@ def test_fast_formulations_follow_plain_float32(preset: str, precision: str, mon
     assert losses == pytest.approx(plain_losses, rel=near)
     assert (drawn - plain_drawn).abs().mean().item() < near
     assert (scores - plain_scores).abs().mean().item() < near * max(1.0, plain_scores.abs().max().item())
+
+
+@pytest.mark.parametrize("size", [(14, 14), (7, 10), (9, 9)])
+@pytest.mark.parametrize("inputs", [2, 6])
+def test_even_kernels_see_the_picture_from_the_same_place(inputs: int, size: tuple[int, int]) -> None:
+    """Padding of 1 before and 2 after, and of an even side what is never met left out: weights and names are kept."""
+    fast = layers.conv(inputs, 8, 4, 2)
+    plain = nn.Sequential(nn.ZeroPad2d((1, 2, 1, 2)), nn.Conv2d(inputs, 8, 4, 2))
+    plain.load_state_dict(fast.state_dict())
+    x = torch.randn(3, inputs, *size)
+    weight = torch.randn_like(plain(x))
+    assert weight.shape[2:] == tuple(-(-side // 2) for side in size)
+    for ours, theirs in zip(gradients(fast, x, weight), gradients(plain, x, weight), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kernel", [3, 4, 5])
+def test_folded_layers_are_the_plain_ones_on_both_ways(kernel: int) -> None:
+    """Folded towards the picture and in bf16, plain where a float32 kernel is quicker: the same numbers."""
+    down = layers.FoldedConv2d(2, 8, kernel, 2, (kernel - 1) // 2)
+    up = layers.FoldedConvTranspose2d(8, 2, kernel, 2, (kernel - 1) // 2, output_padding=kernel % 2)
+    x, y = torch.rand(2, 2, 12, 10), torch.rand(2, 8, 6, 5)
+    for layer, at in ((down, x), (up, y)):
+        plain = type(layer).__mro__[1].forward(layer, at)
+        torch.testing.assert_close(layer(at), plain, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(layer(at.requires_grad_()), plain, rtol=1e-4, atol=1e-4)
+        with torch.autocast("cpu", torch.bfloat16):
+            torch.testing.assert_close(layer(at).float(), plain, rtol=0.05, atol=0.05)

@@ -370,7 +370,11 @@ def _hands_back_its_layout(x: Tensor) -> Tensor:
     if not x.requires_grad or x.is_contiguous():
         return x
     x = x.view_as(x)
-    x.register_hook(lambda gradient: gradient.contiguous(memory_format=torch.channels_last))
+
+    def back(gradient: Tensor | None) -> Tensor | None:  # none where a slope does not bend (`curvature.py`)
+        return None if gradient is None else gradient.contiguous(memory_format=torch.channels_last)
+
+    x.register_hook(back)
     return x
 
 

@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
+from elegan.adversarial.curvature import WithoutZeros
+
 Critic = Callable[[Tensor], Tensor]  # images (N, ...) -> logits (N,); bind labels with a lambda
 
 
@@ -27,7 +29,8 @@ def slope(critic: Critic, images: Tensor) -> tuple[Tensor, Tensor]:
     """
     with torch.autocast(images.device.type, enabled=False):
         x = images.detach().float().requires_grad_()
-        logits = critic(x).float()
+        with WithoutZeros():
+            logits = critic(x).float()
         (gradient,) = torch.autograd.grad(logits.sum(), x, create_graph=True)
     return logits, gradient
 

@@ -31,6 +31,8 @@ def conv(c_in: int, c_out: int, kernel: int, stride: int = 1, bias: bool = True,
         kind = FoldedConv2d if stride == 2 and c_in <= FEW and kernel <= 5 else StridedConv2d
         return kind(c_in, c_out, kernel, stride, padding=kernel // 2, bias=bias)
     before, after = (kernel - 1) // 2, kernel // 2
+    if stride == 2:  # of an even side the last row that such padding adds is never met
+        return nn.Sequential(ToEven(), StridedConv2d(c_in, c_out, kernel, stride, padding=before, bias=bias))
     pad = nn.ZeroPad2d((before, after, before, after))
     return nn.Sequential(pad, nn.Conv2d(c_in, c_out, kernel, stride, bias=bias))
 
@@ -45,6 +47,19 @@ def up_conv(c_in: int, c_out: int, kernel: int, stride: int, bias: bool = True) 
     return kind(c_in, c_out, kernel, stride, padding, output_padding=extra, bias=bias)
 
 
+class ToEven(nn.Module):
+    """(N, C, H, W) with a row or a column of zeros more after an odd side, as the padding would be."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return to_even(x)
+
+
+def to_even(x: Tensor) -> Tensor:
+    """`ToEven`."""
+    h, w = x.shape[2] % 2, x.shape[3] % 2
+    return nn.functional.pad(x, (0, w, 0, h)) if h or w else x
+
+
 class FoldedConv2d(nn.Conv2d):
     """A stride-2 convolution computed on 2x2 blocks of pixels: the same weights and numbers, several times faster.
 
@@ -54,15 +69,13 @@ class FoldedConv2d(nn.Conv2d):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.device.type != "cpu":
-            return super().forward(x)
+        if x.device.type != "cpu" or not (x.requires_grad or _in_bf16(x)):
+            return super().forward(x)  # float32 kernels idle on the way back to the picture alone
         taps = [[2 * d + b + self.padding[0] for d in (-1, 0, 1)] for b in (0, 1)]  # type: ignore[operator]
         weight = fold(self.weight, taps)  # (O, I, 2, 3, 2, 3): block row, distance, block column, distance
         weight = weight.permute(0, 2, 4, 1, 3, 5).reshape(self.out_channels, 4 * self.in_channels, 3, 3)
         size = (-(-x.shape[2] // 2), -(-x.shape[3] // 2))
-        if x.shape[2] % 2 or x.shape[3] % 2:
-            x = nn.functional.pad(x, (0, x.shape[3] % 2, 0, x.shape[2] % 2))  # zeros, as the padding would be
-        return nn.functional.conv2d(unshuffle(x), weight, self.bias, padding=1)[:, :, : size[0], : size[1]]
+        return nn.functional.conv2d(unshuffle(to_even(x)), weight, self.bias, padding=1)[:, :, : size[0], : size[1]]
 
 
 class FoldedConvTranspose2d(nn.ConvTranspose2d):
@@ -73,7 +86,7 @@ class FoldedConvTranspose2d(nn.ConvTranspose2d):
     """
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
-        if x.device.type != "cpu":
+        if x.device.type != "cpu" or not (self.kernel_size[0] == 5 or _in_bf16(x)):
             return super().forward(x, output_size)
         taps = [[a + self.padding[0] - 2 * d for d in (-1, 0, 1)] for a in (0, 1)]  # type: ignore[operator]
         weight = fold(self.weight, taps)  # (I, O, 2, 3, 2, 3)
@@ -120,7 +133,7 @@ class StridedConv2d(nn.Conv2d):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.stride != (2, 2) or x.device.type != "cpu" or not torch.is_grad_enabled():
+        if self.stride != (2, 2) or not _in_bf16(x):
             return super().forward(x)
         x, weight, bias = cast(x), cast(self.weight), None if self.bias is None else cast(self.bias)
         return _Strided.apply(x, weight, bias, self.padding[0], None)
@@ -130,10 +143,16 @@ class StridedConvTranspose2d(nn.ConvTranspose2d):
     """The transposed counterpart of `StridedConv2d`."""
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
-        if self.stride != (2, 2) or x.device.type != "cpu" or not torch.is_grad_enabled():
+        if self.stride != (2, 2) or not _in_bf16(x):
             return super().forward(x)
         x, weight, bias = cast(x), cast(self.weight), None if self.bias is None else cast(self.bias)
         return _Strided.apply(x, weight, bias, self.padding[0], self.output_padding[0])
+
+
+def _in_bf16(x: Tensor) -> bool:
+    """Whether a CPU trains in bf16 here."""
+    autocast = torch.is_autocast_enabled("cpu")
+    return x.device.type == "cpu" and torch.is_grad_enabled() and (autocast or x.dtype == torch.bfloat16)
 
 
 def cast(x: Tensor) -> Tensor:
