@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import time
+from collections import defaultdict
 from typing import Any
 
 import numpy as np
@@ -10,17 +12,16 @@ import torch
 from torch import Tensor
 
 from benchmarks.evidence.gates.plain import FASHION
-from benchmarks.evidence.lab import Lab
+from benchmarks.evidence.lab import Lab, one_thread
 from elegan.data import open_data
 from elegan.families.base import Batch, Clock
 from elegan.families.lapgan import pyramid
 from elegan.families.progressive import stage
 from elegan.images import to_float
 from elegan.training.engine import Engine
-from elegan.training.plan import typical_seconds
 
 SMALL = {"G_width": 32, "D_width": 32, "D_widest": 64, "small_width": 96, "G_lr": 8e-4, "D_lr": 1.6e-3}
-ROUNDS = 9  # of timing, whose medians of five were still 0.70 to 0.83 for the same two nets
+ROUNDS = 15  # of timing: medians of as many still differed, 0.75 and 0.78 for nets of the same size
 GROWN = {"G_width": 16, "G_widest": 64, "D_width": 16, "D_widest": 64, "lr": 3e-3}
 
 
@@ -95,7 +96,7 @@ def progressive(lab: Lab) -> dict[str, Any]:
     fault = forgetful if lab.broken else None
     run, fixed = lab.together(
         both | {"name": "progressive", "images": 40_000, "checkpoints": 12, "sabotage": fault},
-        both | {"name": "progressive-fixed", "images": 33_280, "checkpoints": 10, "phase_images": 1, "shared": True},
+        both | {"name": "progressive-fixed", "images": 31_200, "checkpoints": 10, "phase_images": 1, "shared": True},
     )
     readings, levels = [], []
     for _, model in lab.models(run):
@@ -104,8 +105,8 @@ def progressive(lab: Lab) -> dict[str, Any]:
     distances = [reading.frechet for reading in readings]
     # the net that has its full size from the start, after as long a time: between the two checkpoints around it
     grown, full = lab.model(run), lab.model(fixed)
-    time = min(run.images_seen * cost(grown, full, run.images_seen), fixed.images_seen)
-    around = sorted(lab.models(fixed), key=lambda at: abs(at[0] - time))[:2]
+    place = min(run.images_seen * cost(grown, full, run.images_seen), fixed.images_seen)
+    around = sorted(lab.models(fixed), key=lambda at: abs(at[0] - place))[:2]
     read = sorted((images, lab.read_model(model, FASHION).s) for images, model in around)
     places, found = zip(*read, strict=True)
     return {
@@ -114,20 +115,30 @@ def progressive(lab: Lab) -> dict[str, Any]:
         "s": readings[-1].s,
         "levels": " ".join(f"{level:.2f}" for level in levels),
         "FCDs": " ".join(f"{distance:.1f}" for distance in distances),
-        "s_fixed": np.interp(time, places, found),
-        "images_fixed": time,
+        "s_fixed": np.interp(place, places, found),
+        "images_fixed": place,
     }
 
 
 def cost(model: Any, other: Any, images: int) -> float:
-    """How many times as long as with `other` a run of so many images takes, its steps timed in turn.
+    """How many times as long as with `other` a run of so many images takes.
 
-    Trainings one after the other tell of the hour too: a machine may be a third slower in the second one.
+    By steps that are taken in turn, on one core, as `Lab.together` trains: the quickest at each place that stands for a
+    run, for other programs disturbed that one least, weighed by the place's share. Trainings one after the other tell
+    of the hour too: a machine may be a third slower in the second one.
     """
-    engine = Engine(torch.device("cpu"), "fp32")
-
-    def seconds(model: Any) -> float:
-        batches = [Batch(torch.rand(model.config.batch, 1, 28, 28) * 2 - 1, None)] * model.batches_per_step
-        return typical_seconds(model, lambda place: model.step(batches, Clock(place, images)), engine, 1.0, images)
-
-    return float(np.median([seconds(model) / seconds(other) for _ in range(ROUNDS)]))
+    nets, engine = (model, other), Engine(torch.device("cpu"), "fp32")
+    times = defaultdict[tuple[int, int], list[float]](list)
+    for net in nets:
+        engine.place(net)
+    with one_thread():
+        for _, i in itertools.product(range(ROUNDS), range(2)):
+            batches = [Batch(torch.rand(nets[i].config.batch, 1, 28, 28) * 2 - 1, None)] * nets[i].batches_per_step
+            for at in nets[i].typical(images):
+                start = time.perf_counter()
+                nets[i].step(batches, Clock(at, images))
+                times[i, at].append(time.perf_counter() - start)
+    ours, theirs = (
+        sum(share * min(times[i, at]) for at, share in net.typical(images).items()) for i, net in enumerate(nets)
+    )
+    return ours / theirs
