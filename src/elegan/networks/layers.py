@@ -133,7 +133,7 @@ class StridedConv2d(nn.Conv2d):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.stride != (2, 2) or not _in_bf16(x):
+        if self.stride != (2, 2) or not _in_bf16(x) or not torch.is_grad_enabled():
             return super().forward(x)
         x, weight, bias = cast(x), cast(self.weight), None if self.bias is None else cast(self.bias)
         return _Strided.apply(x, weight, bias, self.padding[0], None)
@@ -143,16 +143,15 @@ class StridedConvTranspose2d(nn.ConvTranspose2d):
     """The transposed counterpart of `StridedConv2d`."""
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
-        if self.stride != (2, 2) or not _in_bf16(x):
+        if self.stride != (2, 2) or not _in_bf16(x) or not torch.is_grad_enabled():
             return super().forward(x)
         x, weight, bias = cast(x), cast(self.weight), None if self.bias is None else cast(self.bias)
         return _Strided.apply(x, weight, bias, self.padding[0], self.output_padding[0])
 
 
 def _in_bf16(x: Tensor) -> bool:
-    """Whether a CPU trains in bf16 here."""
-    autocast = torch.is_autocast_enabled("cpu")
-    return x.device.type == "cpu" and torch.is_grad_enabled() and (autocast or x.dtype == torch.bfloat16)
+    """Whether a CPU computes in bf16 here."""
+    return x.device.type == "cpu" and (x.dtype == torch.bfloat16 or torch.is_autocast_enabled("cpu"))
 
 
 def cast(x: Tensor) -> Tensor:
@@ -176,8 +175,8 @@ class _Strided(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         needs, p, extra = ctx.needs_input_grad, ctx.padding, ctx.extra
         k = weight.shape[2]
-        plain = torch.is_grad_enabled() or g.dtype != torch.bfloat16  # float32: the library is faster
-        by_product = needs[1] and not plain and x.is_contiguous(memory_format=torch.channels_last)
+        plain = torch.is_grad_enabled() or not x.is_contiguous(memory_format=torch.channels_last)
+        by_product = needs[1] and not plain
         wanted = [needs[0], False, False] if by_product else list(needs[:3])
         to_x, to_weight, to_bias = torch.ops.aten.convolution_backward(
             g, x, weight, ctx.sizes, [2, 2], [p, p], [1, 1], extra is not None, [extra or 0] * 2, 1, wanted
