@@ -13,7 +13,8 @@ from torch.profiler import ProfilerActivity, profile
 
 from elegan.adversarial.curvature import WithoutZeros
 from elegan.adversarial.penalties import slope, zero_centred
-from elegan.networks.layers import conv, spectral_norm
+from elegan.networks.convolutions import conv
+from elegan.networks.layers import spectral_norm
 from elegan.networks.minibatch import MinibatchStd
 
 

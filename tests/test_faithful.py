@@ -17,7 +17,7 @@ from elegan.adversarial.objectives import OBJECTIVES
 from elegan.families import gan, improved
 from elegan.families.base import Batch, Clock, Family, ImageSpec, minimize
 from elegan.metrics import classifiers
-from elegan.networks.layers import up_conv
+from elegan.networks.convolutions import up_conv
 from elegan.networks.resize import resize_conv
 from elegan.training import checkpoint
 

@@ -12,7 +12,7 @@ from torch import nn
 from elegan import families
 from elegan.adversarial import objectives
 from elegan.families.base import Batch, Clock, ImageSpec
-from elegan.networks import layers
+from elegan.networks import convolutions, layers
 from elegan.networks.resize import ResizeConv2d
 
 
@@ -27,8 +27,8 @@ def gradients(layer: nn.Module, x: torch.Tensor, weight: torch.Tensor) -> list[t
 @pytest.mark.parametrize("kernel", [3, 5])
 @pytest.mark.parametrize("size", [(28, 28), (27, 30), (8, 13)])
 def test_folded_convolution_is_the_strided_one(kernel: int, size: tuple[int, int]) -> None:
-    fast = layers.conv(3, 8, kernel, 2)
-    assert isinstance(fast, layers.FoldedConv2d)
+    fast = convolutions.conv(3, 8, kernel, 2)
+    assert isinstance(fast, convolutions.FoldedConv2d)
     plain = nn.Conv2d(3, 8, kernel, 2, padding=kernel // 2)
     plain.load_state_dict(fast.state_dict())
     x = torch.randn(2, 3, *size)
@@ -40,8 +40,8 @@ def test_folded_convolution_is_the_strided_one(kernel: int, size: tuple[int, int
 @pytest.mark.parametrize("kernel", [3, 4, 5])
 @pytest.mark.parametrize("size", [(14, 14), (5, 9)])
 def test_folded_transposed_convolution_is_the_plain_one(kernel: int, size: tuple[int, int]) -> None:
-    fast = layers.up_conv(8, 3, kernel, 2)
-    assert isinstance(fast, layers.FoldedConvTranspose2d)
+    fast = convolutions.up_conv(8, 3, kernel, 2)
+    assert isinstance(fast, convolutions.FoldedConvTranspose2d)
     plain = nn.ConvTranspose2d(8, 3, kernel, 2, fast.padding, output_padding=fast.output_padding)
     plain.load_state_dict(fast.state_dict())
     x = torch.randn(2, 8, *size)
@@ -82,10 +82,10 @@ def test_resizing_layers_have_second_gradients(how: Literal["nearest", "bilinear
 def test_strided_convolution_has_the_plain_gradients(kernel: int, size: tuple[int, int]) -> None:
     x = torch.randn(3, 6, *size).contiguous(memory_format=torch.channels_last)
     for fast, plain in (
-        (layers.StridedConv2d(6, 8, kernel, 2, kernel // 2), nn.Conv2d(6, 8, kernel, 2, kernel // 2)),
-        (layers.up_conv(6, 8, kernel, 2), nn.ConvTranspose2d(6, 8, kernel, 2, (kernel - 1) // 2, kernel % 2)),
+        (convolutions.StridedConv2d(6, 8, kernel, 2, kernel // 2), nn.Conv2d(6, 8, kernel, 2, kernel // 2)),
+        (convolutions.up_conv(6, 8, kernel, 2), nn.ConvTranspose2d(6, 8, kernel, 2, (kernel - 1) // 2, kernel % 2)),
     ):
-        assert isinstance(fast, layers.StridedConv2d | layers.StridedConvTranspose2d)
+        assert isinstance(fast, convolutions.StridedConv2d | convolutions.StridedConvTranspose2d)
         plain.load_state_dict(fast.state_dict())
         weight = torch.randn_like(plain(x))
         for ours, theirs in zip(gradients(fast, x, weight), gradients(plain, x, weight), strict=True):
@@ -105,11 +105,11 @@ def test_strided_convolution_has_the_plain_gradients(kernel: int, size: tuple[in
         assert torch.autograd.gradgradcheck(fast.double(), slope)
 
 
-@pytest.mark.parametrize("inputs", [6, 2 * layers.THIN])  # the library's form, and ours
+@pytest.mark.parametrize("inputs", [6, 2 * convolutions.THIN])  # the library's form, and ours
 @pytest.mark.parametrize("kernel", [3, 4, 5])
 def test_thin_convolution_is_the_plain_one(kernel: int, inputs: int) -> None:
-    fast = layers.conv(inputs, 2, kernel)
-    assert isinstance(fast, layers.ThinConv2d)
+    fast = convolutions.conv(inputs, 2, kernel)
+    assert isinstance(fast, convolutions.ThinConv2d)
     plain = nn.Conv2d(inputs, 2, kernel)
     plain.load_state_dict(fast.state_dict())
     before, after = (kernel - 1) // 2, kernel // 2
@@ -122,8 +122,8 @@ def test_thin_convolution_is_the_plain_one(kernel: int, inputs: int) -> None:
 
 
 def test_wide_layers_are_not_folded() -> None:
-    assert type(layers.conv(64, 128, 5, 2)) is layers.StridedConv2d
-    assert type(layers.up_conv(128, 64, 5, 2)) is layers.StridedConvTranspose2d
+    assert type(convolutions.conv(64, 128, 5, 2)) is convolutions.StridedConv2d
+    assert type(convolutions.up_conv(128, 64, 5, 2)) is convolutions.StridedConvTranspose2d
 
 
 @pytest.mark.parametrize("p", [0.3, 0.4, 0.5])
@@ -165,10 +165,10 @@ def test_dropout_is_nothing_at_inference_and_follows_the_seed() -> None:
 
 def test_shuffles_are_inverse_and_group_pixels() -> None:
     x = torch.randn(2, 3, 8, 6)
-    assert torch.equal(layers.shuffle(layers.unshuffle(x)), x)
-    block = layers.unshuffle(x)[0, :, 1, 2].view(2, 2, 3)  # (row, column, channel) in the block
+    assert torch.equal(convolutions.shuffle(convolutions.unshuffle(x)), x)
+    block = convolutions.unshuffle(x)[0, :, 1, 2].view(2, 2, 3)  # (row, column, channel) in the block
     assert torch.equal(block, x[0, :, 2:4, 4:6].permute(1, 2, 0))
-    assert layers.unshuffle(torch.randn(1, 1, 5, 7)).shape == (1, 4, 3, 4)
+    assert convolutions.unshuffle(torch.randn(1, 1, 5, 7)).shape == (1, 4, 3, 4)
 
 
 def test_spectral_norm_reaches_the_largest_singular_value() -> None:
@@ -207,11 +207,11 @@ def test_one_backward_pass_gives_the_gradients_of_two(objective: str, monkeypatc
 
 
 FAST = (
-    layers.FoldedConv2d,
-    layers.FoldedConvTranspose2d,
-    layers.StridedConv2d,
-    layers.StridedConvTranspose2d,
-    layers.ThinConv2d,
+    convolutions.FoldedConv2d,
+    convolutions.FoldedConvTranspose2d,
+    convolutions.StridedConv2d,
+    convolutions.StridedConvTranspose2d,
+    convolutions.ThinConv2d,
     ResizeConv2d,
 )
 
@@ -257,7 +257,7 @@ def test_fast_formulations_follow_plain_float32(preset: str, precision: str, mon
 @pytest.mark.parametrize("inputs", [2, 6])
 def test_even_kernels_see_the_picture_from_the_same_place(inputs: int, size: tuple[int, int]) -> None:
     """Padding of 1 before and 2 after, and of an even side what is never met left out: weights and names are kept."""
-    fast = layers.conv(inputs, 8, 4, 2)
+    fast = convolutions.conv(inputs, 8, 4, 2)
     plain = nn.Sequential(nn.ZeroPad2d((1, 2, 1, 2)), nn.Conv2d(inputs, 8, 4, 2))
     plain.load_state_dict(fast.state_dict())
     x = torch.randn(3, inputs, *size)
@@ -270,8 +270,8 @@ def test_even_kernels_see_the_picture_from_the_same_place(inputs: int, size: tup
 @pytest.mark.parametrize("kernel", [3, 4, 5])
 def test_folded_layers_are_the_plain_ones_on_both_ways(kernel: int) -> None:
     """Folded towards the picture and in bf16, plain where a float32 kernel is quicker: the same numbers."""
-    down = layers.FoldedConv2d(2, 8, kernel, 2, (kernel - 1) // 2)
-    up = layers.FoldedConvTranspose2d(8, 2, kernel, 2, (kernel - 1) // 2, output_padding=kernel % 2)
+    down = convolutions.FoldedConv2d(2, 8, kernel, 2, (kernel - 1) // 2)
+    up = convolutions.FoldedConvTranspose2d(8, 2, kernel, 2, (kernel - 1) // 2, output_padding=kernel % 2)
     x, y = torch.rand(2, 2, 12, 10), torch.rand(2, 8, 6, 5)
     for layer, at in ((down, x), (up, y)):
         plain = type(layer).__mro__[1].forward(layer, at)
@@ -279,6 +279,6 @@ def test_folded_layers_are_the_plain_ones_on_both_ways(kernel: int) -> None:
         torch.testing.assert_close(layer(at.requires_grad_()), plain, rtol=1e-4, atol=1e-4)
         with torch.autocast("cpu", torch.bfloat16):
             torch.testing.assert_close(layer(at).float(), plain, rtol=0.05, atol=0.05)
-            with torch.no_grad(), mock.patch.object(layers, "fold", wraps=layers.fold) as fold:
+            with torch.no_grad(), mock.patch.object(convolutions, "fold", wraps=convolutions.fold) as fold:
                 layer(at.detach())
             fold.assert_called_once()  # bf16 kernels idle on few channels where nothing learns, too

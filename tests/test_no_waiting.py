@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from elegan import families
 from elegan.families.base import Batch, Clock, ImageSpec
-from elegan.networks import layers
+from elegan.networks import convolutions
 from elegan.networks.resize import ResizeConv2d
 from elegan.training.recorded import READS
 
@@ -55,11 +55,11 @@ def test_a_step_reads_no_value_on_the_host(name: str, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(
     "layer",
     [
-        layers.conv(1, 8, 5, 2),
-        layers.up_conv(8, 1, 5, 2),
-        layers.conv(8, 16, 4, 2),
-        layers.up_conv(8, 8, 5, 2),
-        layers.conv(2 * layers.THIN, 1, 4),
+        convolutions.conv(1, 8, 5, 2),
+        convolutions.up_conv(8, 1, 5, 2),
+        convolutions.conv(8, 16, 4, 2),
+        convolutions.up_conv(8, 8, 5, 2),
+        convolutions.conv(2 * convolutions.THIN, 1, 4),
         ResizeConv2d(8, 4, 5, "nearest"),
         ResizeConv2d(16, 4, 3, "bilinear"),  # enough channels for its own form on a CPU
     ],

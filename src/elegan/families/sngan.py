@@ -39,19 +39,9 @@ from elegan.adversarial.stabilizers import (
     update_ema,
 )
 from elegan.families.base import Batch, Card, Clock, Family, FamilyConfig, ImageSpec, Preset, judging, minimize
+from elegan.networks.convolutions import Shuffle, StridedConv2d, conv, unshuffle
 from elegan.networks.kinds import Kinds
-from elegan.networks.layers import (
-    ConditionalBatchNorm,
-    Crop,
-    FromMap,
-    Shuffle,
-    StridedConv2d,
-    ToMap,
-    base_size,
-    conv,
-    spectral_norm,
-    unshuffle,
-)
+from elegan.networks.layers import ConditionalBatchNorm, Crop, FromMap, ToMap, base_size, spectral_norm
 from elegan.networks.minibatch import FeatureStd
 from elegan.networks.resize import ResizeConv2d
 

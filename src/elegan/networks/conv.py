@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from elegan.errors import UserError
+from elegan.networks.convolutions import conv, up_conv
 from elegan.networks.layers import (
     ConditionalBatchNorm,
     Crop,
@@ -17,11 +18,9 @@ from elegan.networks.layers import (
     To01,
     ToMap,
     base_size,
-    conv,
     init_glorot,
     label_planes,
     label_vector,
-    up_conv,
 )
 from elegan.networks.resize import resize_conv
 

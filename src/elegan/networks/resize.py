@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from elegan.networks.layers import conv, shuffle
+from elegan.networks.convolutions import conv, shuffle
 
 LARGEST = 32  # small sides up to which the matrices on each axis are worth it: their work grows with the side
 
