@@ -285,8 +285,7 @@ def test_a_proposal_that_the_settings_refuse_is_passed_over():
     assert propose(config, [("label_smoothing", lambda v: 0.1), ("D_lr", lambda v: -1.0)]) == "--seed 1"
     assert propose(config, [("penalty", lambda _: "none"), ("D_steps", lambda n: n + 1)]) == "--set D_steps=6"
     assert (
-        propose(configured("fashion-r3gan"), [("lr", lambda pair: [v / 2 for v in pair])])
-        == "--set lr=[0.0001,2.5e-05]"
+        propose(configured("fashion-r3gan"), [("lr", lambda pair: [v / 2 for v in pair])]) == "--set lr=[0.001,0.00025]"
     )
 
 

@@ -529,9 +529,10 @@ def test_schedules_of_r3gan():
         for optimizer in (model.G_adam, model.D_adam):
             assert optimizer.param_groups[0]["lr"] == pytest.approx(lr)
             assert optimizer.param_groups[0]["betas"] == (0.0, pytest.approx(beta2))
-    cfg = r3gan.PRESETS["fashion-r3gan"].config
-    assert (cfg.lr, cfg.beta1, cfg.beta2, cfg.z_dim) == ((2e-4, 5e-5), 0, (0.9, 0.99), 64)
-    assert cfg.gamma == (1.0, 0.1)
+    authors, ours = r3gan.Config(), r3gan.PRESETS["fashion-r3gan"].config
+    assert (authors.lr, ours.lr) == ((2e-4, 5e-5), (2e-3, 5e-4))
+    for cfg in (authors, ours):
+        assert (cfg.beta1, cfg.beta2, cfg.z_dim, cfg.gamma) == (0, (0.9, 0.99), 64, (1.0, 0.1))
     with pytest.raises(ValidationError, match="not negative"):
         r3gan.Config(gamma=(-1.0, 0.1))
 
