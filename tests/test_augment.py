@@ -9,7 +9,17 @@ import torch
 from torch import Tensor, nn
 
 from elegan.adversarial import augment
-from elegan.adversarial.augment import AUGMENTATIONS, Resample, ada_blit, ada_colour, adapted, diffaugment
+from elegan.adversarial.augment import (
+    ADA_TOLD,
+    AUGMENTATIONS,
+    Resample,
+    ada_blit,
+    ada_colour,
+    ada_geometry,
+    ada_told,
+    adapted,
+    diffaugment,
+)
 from elegan.adversarial.penalties import r1
 
 SHAPES = [(6, 1, 12, 12), (5, 3, 16, 12), (4, 4, 11, 14)]
@@ -115,7 +125,7 @@ def test_r1_through_it_has_the_right_second_derivative(name):
     assert (above - penalty().item()) / 2e-3 == pytest.approx(gradient.norm().item(), rel=1e-2)
 
 
-@pytest.mark.parametrize("colours", [augment.jitter_colour, lambda x: ada_colour(x, 1.0)])
+@pytest.mark.parametrize("colours", [augment.jitter_colour, lambda x: ada_colour(x, 1.0)[0]])
 def test_colour_leaves_alpha_alone(colours):
     x = pictures((5, 4, 8, 8))
     y = seeded(colours, x)
@@ -186,7 +196,7 @@ def test_p_is_the_probability_of_each_picture():
     x = pictures((4000, 1, 4, 4))
     for function, changed in (
         (lambda: augment.jitter_colour(x, 0.3), 0.3),
-        (lambda: ada_colour(x, torch.tensor(0.3)), 1 - 0.7 * 0.7 * 0.85),  # inverting is one of two draws
+        (lambda: ada_colour(x, torch.tensor(0.3))[0], 1 - 0.7 * 0.7 * 0.85),  # inverting is one of two draws
     ):
         share = ((seeded(function) - x).abs().amax((1, 2, 3)) > 1e-6).float().mean().item()
         assert share == pytest.approx(changed, abs=0.04)  # five deviations
@@ -195,7 +205,7 @@ def test_p_is_the_probability_of_each_picture():
 def test_blitting_moves_whole_pixels():
     """Every result is one of eight turns and mirrorings, shifted by whole pixels, in its inner part."""
     x = pictures((12, 1, 16, 16))
-    y = seeded(ada_blit, x, 1.0)
+    y, _ = seeded(ada_blit, x, 1.0)
     inner = (slice(None), slice(5, 11), slice(5, 11))
     ways = [(turn, mirror) for turn in range(4) for mirror in (False, True)]
     shifts = [(a, b) for a in range(-2, 3) for b in range(-2, 3)]
@@ -212,7 +222,7 @@ def test_blitting_moves_whole_pixels():
 def test_oblong_pictures_are_not_turned_on_their_side():
     x = torch.zeros(200, 1, 12, 24)
     x[:, :, 5:7] = 1.0  # a bar along the width
-    y = seeded(ada_blit, x, 1.0)
+    y, _ = seeded(ada_blit, x, 1.0)
     assert torch.equal(y[:, 0].amax(2), y[:, 0].amin(2)), "rows stay rows"
 
 
@@ -230,11 +240,67 @@ def test_a_smooth_picture_survives_a_rotation():
 def test_hue_and_saturation_keep_the_lightness_and_inversion_turns_it():
     x = pictures((500, 3, 2, 2))
     torch.manual_seed(0)
-    y = ada_colour(x, 1.0)
+    y, _ = ada_colour(x, 1.0)
     ratio = (y.mean(1) - y.mean((1, 2, 3), keepdim=True)[:, 0]) / (x.mean(1) - x.mean((1, 2, 3), keepdim=True)[:, 0])
     spread = ratio.flatten(1).amax(1) - ratio.flatten(1).amin(1)
     assert spread.median() < 1e-3, "lightness is mapped by one affine function a picture"
     assert 0.3 < (ratio.flatten(1).median(1).values < 0).float().mean() < 0.7
+
+
+def test_ada_tells_what_it_did():
+    """Nothing done, zeros; else numbers of about one in size, and which of them are not 0."""
+    x = pictures((300, 3, 16, 16))
+    for p in (0.0, torch.tensor(0.0)):
+        assert not ada_told(x, p)[1].any()
+    y, told = seeded(ada_told, x, 1.0)
+    assert told.shape == (300, ADA_TOLD)
+    assert torch.equal(y, seeded(AUGMENTATIONS["ada"], x, 1.0))
+    numbers, flags = told.chunk(2, 1)
+    assert ((numbers.std(0) > 0.4) & (numbers.std(0) < 1.2)).all(), "about one in size"
+    assert torch.equal(flags, (numbers != 0).float())
+    assert 0.01 < (seeded(ada_told, x, 0.3)[1] == 0).all(1).float().mean() < 0.2
+
+
+def test_what_blitting_tells():
+    x = pictures((60, 1, 16, 16))
+    y, told = seeded(ada_blit, x, 1.0)
+    for before, after, (mirrored, cosine, sine, down, right) in zip(x, y, told, strict=True):
+        quarters = {(0, 0): 0, (-1, -1): 1, (-2, 0): 2, (-1, 1): 3}[int(cosine), int(sine)]
+        turned = torch.rot90(before.flip(2) if mirrored else before, quarters, (1, 2))
+        shifted = torch.roll(turned, (int(2 * down), int(2 * right)), (1, 2))
+        assert torch.equal(shifted[:, 2:-2, 2:-2], after[:, 2:-2, 2:-2])
+
+
+def test_what_geometry_tells():
+    """A bump in the middle lands where the told shift and map say."""
+    y, x = torch.meshgrid(torch.arange(32.0) - 15.5, torch.arange(32.0) - 15.5, indexing="ij")
+    bump = torch.exp(-((x - 2) ** 2 + (y + 1) ** 2) / 6)[None, None].repeat(200, 1, 1, 1)
+    moved, told = seeded(ada_geometry, bump, 0.5)
+    still = (told == 0).all(1)
+    assert 0.02 < still.float().mean() < 0.3
+    assert torch.allclose(moved[still], bump[still], atol=1e-5)
+    back, shift = (
+        told[:, :4].view(-1, 2, 2) + torch.eye(2),
+        told[:, 4:] * 4,
+    )  # from the result's places to the picture's
+    at = torch.linalg.solve(back, torch.tensor([2.0, -1.0]) - shift)
+    inside = at.abs().amax(1) < 6
+    mass = moved[:, 0] / moved.sum((1, 2, 3))[:, None, None]
+    found = torch.stack([(mass * x).sum((1, 2)), (mass * y).sum((1, 2))], 1)
+    assert inside.sum() > 100
+    assert (found - at)[inside].abs().max() < 0.15
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_what_colour_tells(channels):
+    x = pictures((100, channels, 4, 4))
+    y, told = seeded(ada_colour, x, 1.0)
+    brightness, contrast, inverted, cosine, sine, saturation = told.T
+    lightness = (x.mean(1) + 0.2 * brightness[:, None, None]) * 2 ** (0.5 * contrast[:, None, None])
+    assert torch.allclose(y.mean(1), lightness * (1 - 2 * inverted[:, None, None]), atol=1e-5)
+    assert torch.allclose((cosine + 1) ** 2 + sine**2, torch.ones(100), atol=1e-5)
+    spread = [(z - z.mean(1, keepdim=True)).flatten(1).norm(dim=1) for z in (x, y)]
+    assert torch.allclose(spread[1], spread[0] * 2 ** (0.5 * contrast + saturation), rtol=1e-3, atol=1e-5)
 
 
 def test_the_controller_moves_p_towards_its_target():

@@ -8,9 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from elegan.adversarial import augment
 from elegan.adversarial.augment import AUGMENTATIONS
+from elegan.errors import UserError
 from elegan.families import ada, biggan, r3gan, sngan, stylegan2
 from elegan.families.base import Batch, Clock, ImageSpec
+from elegan.training.transfer import freeze_lower
 
 SPEC = ImageSpec(3, 16, 12, 3)
 
@@ -102,6 +105,52 @@ def test_stylegan2_moves_p_by_its_logits_of_real_pictures():
     assert "p" not in step(plain).keys() | plain.parts.values.keys()
 
 
+def test_d_is_told_what_was_done_in_all_its_steps(monkeypatch):
+    """In D's step, R1's and G's; a picture as it is comes with nothing told, whatever D has learnt of it."""
+    model = make(ada_told=True, r1=1.0, r1_every=1)
+    model.parts.values["p"].fill_(0.7)
+    said: list[Tensor] = []
+    heard: list[Tensor] = []
+
+    def ada_told(images: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
+        said.append(augment.ada_told(images, p)[1])
+        return images, said[-1]
+
+    monkeypatch.setattr(ada, "ada_told", ada_told)
+    hook = model.D.register_forward_pre_hook(lambda _, args: heard.append(args[2]))
+    step(model)
+    hook.remove()
+    assert [len(told) for told in said] == [8, 4, 4]
+    assert all(a is b for a, b in zip(said, heard, strict=True))
+    learnt = [layer.weight for layer in model.D.told.values()]
+    assert len(learnt) == 2
+    assert all(weight.grad is not None and weight.grad.any() for weight in learnt)
+
+    images, labels = batch()[0]
+    nothing = torch.zeros(4, augment.ADA_TOLD)
+    told = model.D(images, labels, nothing)
+    assert torch.allclose(model.D(images, labels), told)
+    assert not torch.allclose(model.D(images, labels, nothing + 1), told)
+
+
+def test_only_ada_tells_d_anything():
+    for how in ("none", "diffaugment"):
+        model = make(ada_told=True, augment=how)
+        assert not model.D.told
+        step(model)
+    assert not make(ada_told=False).D.told, "the paper's ADA does not"
+
+
+def test_what_d_is_told_stands_beside_its_layers_for_freeze_d():
+    model = make(ada_told=True)
+    freeze_lower(model, 1)
+    assert [name for name, weight in model.D.named_parameters() if not weight.requires_grad] == [
+        "told.0.weight", "layers.0.weight", "layers.0.bias",
+    ]  # fmt: skip
+    with pytest.raises(UserError, match="D has 3 layers"):
+        freeze_lower(make(ada_told=True), 3)
+
+
 def test_g_gets_its_gradient_through_the_augmentation():
     """An augmentation that hides everything leaves G without a gradient."""
     for hides in (False, True):
@@ -143,6 +192,7 @@ def test_p_falls_when_d_is_unsure_and_forgets_old_signs():
 def test_only_adas_p_moves(augment, start):
     model = make(augment=augment, ada_target=-0.99, ada_images=8, ada_interval=1)
     assert model.parts.values["p"].item() == start
+    torch.nn.init.constant_(model.D.layers[-1].bias, 5.0)  # sure of all that it sees
     values = [step(model, at)["p"].item() for at in range(3)]
     assert model.augment is AUGMENTATIONS[augment]
     assert (values[-1] != start) == (augment == "ada")

@@ -104,26 +104,37 @@ def _hole(images: Tensor, side: int, share: float) -> Tensor:
 
 # ------------------------------------------------------------------ ADA (Karras+ 2020)
 
+ADA_TOLD = 2 * (5 + 6 + 6)  # numbers that say what `ada` did to a picture, see its three parts, and which are not 0
 
-def ada(images: Tensor, p: float | Tensor, *, blit: bool = True, geometry: bool = True, colour: bool = True) -> Tensor:
+
+def ada(images: Tensor, p: float | Tensor) -> Tensor:
     """The paper's best set of transformations (appendix B, "bgc"), each on each picture with probability `p`.
 
     blit: mirroring, quarter turns, whole-pixel shifts. geometry: scaling, rotation, stretching, shifts by fractions.
     colour: brightness, contrast, inverted lightness, hue, saturation.
     """
+    return ada_told(images, p)[0]
+
+
+def ada_told(images: Tensor, p: float | Tensor) -> tuple[Tensor, Tensor]:
+    """`ada`, and what it did to each picture: (N, ADA_TOLD) float32, 0 for what was not done.
+
+    The first half are numbers of about one in size, the second half says 1 where those are not 0.
+    """
     if isinstance(p, float | int) and p == 0:
-        return images
-    if blit:
-        images = ada_blit(images, p)
-    if geometry:
-        images = ada_geometry(images, p)
-    return ada_colour(images, p) if colour else images
+        return images, torch.zeros(len(images), ADA_TOLD, device=images.device)
+    images, moved = ada_blit(images, p)
+    images, bent = ada_geometry(images, p)
+    images, coloured = ada_colour(images, p)
+    told = torch.cat([moved, bent, coloured], 1)
+    return images, torch.cat([told, (told != 0).float()], 1)
 
 
-def ada_blit(images: Tensor, p: float | Tensor) -> Tensor:
+def ada_blit(images: Tensor, p: float | Tensor) -> tuple[Tensor, Tensor]:
     """Mirror, turn by quarters and shift by whole pixels up to an eighth; beyond its edges a picture is mirrored.
 
-    Pixels are moved, none is computed. Pictures that are not square take half turns in place of quarter turns.
+    Pixels are moved, none is computed. Pictures that are not square take half turns in place of quarter turns. Told,
+    (N, 5): mirrored, the turn's cosine less one and its sine, the shifts in eighths of the sides.
     """
     n, _, height, width = images.shape
     quarter = 1 if height == width else 2
@@ -135,26 +146,31 @@ def ada_blit(images: Tensor, p: float | Tensor) -> Tensor:
     y = (2 * (torch.arange(height, device=images.device) - down[:, None]) - height + 1)[:, :, None]  # (N, H, 1)
     x = (2 * (torch.arange(width, device=images.device) - right[:, None]) - width + 1)[:, None]  # (N, 1, W)
     cosine, sine = (turns - 2).abs() - 1, 1 - (turns - 1).abs()  # of 0 to 3 quarters
+    told = torch.stack([(1 - mirror) / 2, cosine - 1, sine, down * (8 / height), right * (8 / width)], 1)
     cosine, sine, mirror = (value[:, None, None] for value in (cosine, sine, mirror))
     rows = _mirrored((cosine * y - sine * x + height - 1) // 2, height)
     columns = _mirrored((mirror * (sine * y + cosine * x) + width - 1) // 2, width)
-    return _gather(images, rows * width + columns)
+    return _gather(images, rows * width + columns), told
 
 
-def ada_geometry(images: Tensor, p: float | Tensor) -> Tensor:
+def ada_geometry(images: Tensor, p: float | Tensor) -> tuple[Tensor, Tensor]:
     """Scale, rotate, stretch, rotate and shift by fractions of a pixel, in one resampling of twice as many pixels.
 
     The pixels between are those of an orthogonal wavelet (sym6, as in the paper), so that a picture which nothing
-    happens to comes back as it was, but for rounding. Beyond its edges a picture is mirrored.
+    happens to comes back as it was, but for rounding. Beyond its edges a picture is mirrored. Told, (N, 6): the map
+    of places less the one that leaves all as it is, its shifts in eighths of the sides.
     """
     x = _hands_back_its_layout(images).float()
     height, width = x.shape[2:]
+    places = _geometry(x, p)
+    moved = (places - torch.eye(3, device=x.device))[:, :2]  # (N, 2, 3): the map of x, then that of y
+    told = torch.cat([moved[:, :, :2].flatten(1), moved[:, :1, 2] * (8 / width), moved[:, 1:, 2] * (8 / height)], 1)
     with torch.autocast(x.device.type, enabled=False):
         tall, wide = _wavelet_matrices(height, x.device), _wavelet_matrices(width, x.device)
         fine = tall[0] @ x.contiguous() @ wide[0].T  # (N, C, P, Q), P = 2 H + 10
-        fine = Resample.apply(fine, _grid(_geometry(x, p), height, width))
+        fine = Resample.apply(fine, _grid(places, height, width))
         x = tall[1] @ fine @ wide[1].T  # (N, C, H, W)
-    return _laid_out_like(x.to(images.dtype), images)
+    return _laid_out_like(x.to(images.dtype), images), told
 
 
 def _geometry(x: Tensor, p: float | Tensor) -> Tensor:
@@ -169,15 +185,21 @@ def _geometry(x: Tensor, p: float | Tensor) -> Tensor:
     return scaled @ _rotation(after) @ _matrix(x=-shift_x, y=-shift_y)
 
 
-def ada_colour(images: Tensor, p: float | Tensor) -> Tensor:
-    """Brightness, contrast, inverted lightness, hue and saturation, as one affine map of each picture's colours."""
+def ada_colour(images: Tensor, p: float | Tensor) -> tuple[Tensor, Tensor]:
+    """Brightness, contrast, inverted lightness, hue and saturation, as one affine map of each picture's colours.
+
+    Told, (N, 6): brightness and the logarithm of contrast in their standard deviations, inverted, the cosine of the
+    turn of hue less one and its sine, the logarithm of saturation; the last three are 0 of grey pictures.
+    """
     n, channels = images.shape[:2]
     x = images.float()
     offset = 0.2 * _gate(x, n, p) * _normal(x, n)
     contrast = 2 ** (0.5 * _gate(x, n, p) * _normal(x, n))
     lightness = 1 - 2 * (_gate(x, n, p) * (_uniform(x, n) < 0.5))
+    told = [offset / 0.2, contrast.log2() / 0.5, (1 - lightness) / 2]
     if channels == 1:
-        return ((x + _each(offset)) * _each(contrast * lightness)).to(images.dtype)
+        told += [torch.zeros_like(offset)] * 3
+        return ((x + _each(offset)) * _each(contrast * lightness)).to(images.dtype), torch.stack(told, 1)
     hue = _gate(x, n, p) * math.pi * (2 * _uniform(x, n) - 1)
     saturation = 2 ** (_gate(x, n, p) * _normal(x, n))
     # along the grey axis v = (1, 1, 1) / sqrt 3 lightness acts, across it hue (a rotation about v) and saturation
@@ -185,6 +207,7 @@ def ada_colour(images: Tensor, p: float | Tensor) -> Tensor:
     one = torch.eye(3, device=x.device)
     turn = (one.roll(1, 0) - one.roll(1, 1)) / math.sqrt(3)  # v x = [0 -1 1; 1 0 -1; -1 1 0] / sqrt 3
     across = one - grey
+    told += [hue.cos() - 1, hue.sin(), saturation.log2()]
     cosine, sine, saturation = (value[:, None, None] for value in (hue.cos(), hue.sin(), saturation))
     matrix = lightness[:, None, None] * grey + saturation * (cosine * across + sine * turn)
     with torch.autocast(x.device.type, enabled=False):
@@ -192,7 +215,7 @@ def ada_colour(images: Tensor, p: float | Tensor) -> Tensor:
         mapped = pixels.flatten(1, 2) @ (contrast[:, None, None] * matrix).mT
     colours = mapped.view(pixels.shape).permute(0, 3, 1, 2)
     result = torch.cat([colours, x[:, 3:]], 1) if channels == 4 else colours
-    return _laid_out_like(result.to(images.dtype), images)
+    return _laid_out_like(result.to(images.dtype), images), torch.stack(told, 1)
 
 
 def adapted(p: Tensor, signs: Tensor, images: int, *, target: float = 0.6, images_to_one: float = 500_000) -> Tensor:

@@ -109,8 +109,9 @@ def doubling_generator(
 class ConvFeatures(nn.Module):
     """images (N, C, H, W) [, labels (N,)] -> features (N, F): the trunk that discriminators put their heads on.
 
-    Labels enter as one-hot planes beside the image. `batch_norm` stands after each convolution but the first.
-    `self.size` is F.
+    Labels enter as one-hot planes beside the image. `batch_norm` stands after each convolution but the first. With
+    `told` numbers about each picture, (N, told), a linear map of them is added to all that a convolution makes; None
+    are zeros. `self.size` is F.
     """
 
     def __init__(
@@ -127,15 +128,20 @@ class ConvFeatures(nn.Module):
         head_dropout: float = 0.0,
         unit_range: bool = False,
         batch_norm: bool = False,
+        told: int = 0,
     ) -> None:
         super().__init__()
         self.classes = classes
         self.inputs = To01() if unit_range else nn.Identity()
+        self.told = nn.ModuleDict()  # by the place of the convolution among the layers
         c_in, height, width = shape
         c_in += classes
         layers: list[nn.Module] = []
         for c_out, kernel, stride in zip(widths, kernels, strides, strict=True):
             normed = [nn.BatchNorm2d(c_out)] if batch_norm and layers else []
+            if told:
+                self.told[str(len(layers))] = beside = nn.Linear(told, c_out, bias=False)
+                nn.init.normal_(beside.weight, std=0.3)  # from zero it learns slowly what is rare
             layers += [conv(c_in, c_out, kernel, stride, same=same), *normed, nn.LeakyReLU(slope)]
             if dropout:
                 layers.append(Dropout(dropout))
@@ -150,12 +156,18 @@ class ConvFeatures(nn.Module):
         self.size = c_in * height * width
         self.layers = nn.Sequential(*layers).apply(init_glorot)
 
-    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+    def forward(self, images: Tensor, labels: Tensor | None = None, told: Tensor | None = None) -> Tensor:
         x = self.inputs(images)
         if self.classes:
             assert labels is not None
             x = label_planes(x, labels, self.classes)
-        return self.layers(x)
+        if told is None or not self.told:
+            return self.layers(x)
+        for place, layer in enumerate(self.layers):
+            x = layer(x)
+            if str(place) in self.told:
+                x = x + self.told[str(place)](told)[:, :, None, None].to(x.dtype)
+        return x
 
 
 class ConvDiscriminator(ConvFeatures):
@@ -167,5 +179,5 @@ class ConvDiscriminator(ConvFeatures):
         init_glorot(head)
         self.layers.append(head)
 
-    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
-        return super().forward(images, labels).squeeze(1)
+    def forward(self, images: Tensor, labels: Tensor | None = None, told: Tensor | None = None) -> Tensor:
+        return super().forward(images, labels, told).squeeze(1)
