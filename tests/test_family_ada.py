@@ -105,24 +105,26 @@ def test_stylegan2_moves_p_by_its_logits_of_real_pictures():
     assert "p" not in step(plain).keys() | plain.parts.values.keys()
 
 
-def test_d_is_told_what_was_done_in_all_its_steps(monkeypatch):
+@pytest.mark.parametrize(("family", "passes"), [(ada, [8, 4, 4]), (stylegan2, [4, 4, 4, 4])])
+def test_d_is_told_what_was_done_in_all_its_steps(family, passes, monkeypatch):
     """In D's step, R1's and G's; a picture as it is comes with nothing told, whatever D has learnt of it."""
-    model = make(ada_told=True, r1=1.0, r1_every=1)
+    model = telling(family)
     model.parts.values["p"].fill_(0.7)
     said: list[Tensor] = []
     heard: list[Tensor] = []
 
     def ada_told(images: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
-        said.append(augment.ada_told(images, p)[1])
-        return images, said[-1]
+        shown, told = augment.ada_told(images, p)
+        said.append(told)
+        return shown, told
 
-    monkeypatch.setattr(ada, "ada_told", ada_told)
+    monkeypatch.setattr(family, "ada_told", ada_told)
     hook = model.D.register_forward_pre_hook(lambda _, args: heard.append(args[2]))
     step(model)
     hook.remove()
-    assert [len(told) for told in said] == [8, 4, 4]
+    assert [len(told) for told in said] == passes
     assert all(a is b for a, b in zip(said, heard, strict=True))
-    learnt = [layer.weight for layer in model.D.told.values()]
+    learnt = [weight for name, weight in model.D.named_parameters() if name.startswith("told.")]
     assert len(learnt) == 2
     assert all(weight.grad is not None and weight.grad.any() for weight in learnt)
 
@@ -133,22 +135,35 @@ def test_d_is_told_what_was_done_in_all_its_steps(monkeypatch):
     assert not torch.allclose(model.D(images, labels, nothing + 1), told)
 
 
-def test_only_ada_tells_d_anything():
+def telling(family: Any) -> Any:
+    """A model of a family whose D is told what ADA did, with R1 in every step."""
+    torch.manual_seed(0)
+    often = {"r1_every": 1} if family is ada else {"r1_interval": 1}
+    changes = {"batch": 4, "augment": "ada", "ada_told": True, **often}
+    return family.Model(family.Config(**(family.PRESETS["tiny"].config.model_dump() | changes)), SPEC)
+
+
+@pytest.mark.parametrize("family", [ada, stylegan2])
+def test_only_ada_tells_d_anything(family):
     for how in ("none", "diffaugment"):
-        model = make(ada_told=True, augment=how)
-        assert not model.D.told
+        config = telling(family).config.model_copy(update={"augment": how})
+        model = family.Model(config, SPEC)
+        assert not len(model.D.told)
         step(model)
-    assert not make(ada_told=False).D.told, "the paper's ADA does not"
+    assert not family.Config().ada_told, "the paper's ADA does not"
 
 
-def test_what_d_is_told_stands_beside_its_layers_for_freeze_d():
-    model = make(ada_told=True)
+@pytest.mark.parametrize(
+    ("family", "first", "layers"),
+    [(ada, ["told.0.weight", "layers.0.weight", "layers.0.bias"], 3),
+     (stylegan2, ["start.weight", "start.bias", "told.0.weight"], 8)],
+)  # fmt: skip
+def test_what_d_is_told_stands_beside_its_layers_for_freeze_d(family, first, layers):
+    model = telling(family)
     freeze_lower(model, 1)
-    assert [name for name, weight in model.D.named_parameters() if not weight.requires_grad] == [
-        "told.0.weight", "layers.0.weight", "layers.0.bias",
-    ]  # fmt: skip
-    with pytest.raises(UserError, match="D has 3 layers"):
-        freeze_lower(make(ada_told=True), 3)
+    assert [name for name, weight in model.D.named_parameters() if not weight.requires_grad] == first
+    with pytest.raises(UserError, match=f"D has {layers} layers"):
+        freeze_lower(telling(family), layers)
 
 
 def test_g_gets_its_gradient_through_the_augmentation():

@@ -153,7 +153,7 @@ def frozen_names(model: Family) -> set[str]:
     ("preset", "expected"),
     [
         ("tiny", {"layers.0.weight", "layers.0.bias"}),
-        ("ada-tiny", {"layers.0.weight", "layers.0.bias"}),
+        ("ada-tiny", {"layers.0.weight", "layers.0.bias", "told.0.weight"}),
         ("acgan-tiny", {"features.layers.0.weight", "features.layers.0.bias"}),
         ("sngan-tiny", {"features.0.bias", "features.0.parametrizations.weight.original"}),
     ],

@@ -25,13 +25,13 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from elegan.adversarial.augment import AUGMENTATIONS, beginning, follow
+from elegan.adversarial.augment import ADA_TOLD, AUGMENTATIONS, ada_told, beginning, follow
 from elegan.adversarial.objectives import OBJECTIVES
 from elegan.adversarial.penalties import path_lengths, slope, zero_centred
 from elegan.adversarial.stabilizers import ema_decay, frozen, update_ema
 from elegan.families.base import Batch, Card, Clock, Family, FamilyConfig, ImageSpec, Preset, judging, minimize
 from elegan.networks.equalized import GAIN, EqualConv2d, EqualLinear, leaky, pixel_norm
-from elegan.networks.layers import Crop, FromMap, base_size
+from elegan.networks.layers import Crop, FromMap, Told, base_size
 from elegan.networks.minibatch import MinibatchStd
 from elegan.networks.resample import blur, double, pad_to, widths_at
 
@@ -73,6 +73,8 @@ class Config(FamilyConfig):
     """Real pictures that p takes at least from 0 to 1; the paper's 500,000 are for runs of millions."""
     ada_interval: int = Field(4, gt=0)
     """Steps between changes of p."""
+    ada_told: bool = False
+    """Tell D what ADA did to each picture, so that drawing pictures that look disturbed does not pay."""
 
     objective: Literal["nonsaturating", "hinge"] = "nonsaturating"
     """The game: which losses D and G minimise."""
@@ -231,9 +233,13 @@ class Discriminator(nn.Module):
         self.dense = EqualLinear(last * h * w, last, out=GAIN)
         self.out = EqualLinear(last, last if classes else 1)
         self.embed = EqualLinear(classes, last) if classes else None
+        self.told = nn.ModuleList(Told(ADA_TOLD, width) for width in widths if tells(cfg))
 
-    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
-        x = self.blocks(leaky(self.start(pad_to(images, *self.size))))
+    def forward(self, images: Tensor, labels: Tensor | None = None, told: Tensor | None = None) -> Tensor:
+        x = self.start(pad_to(images, *self.size))
+        x = leaky(x if told is None else self.told[0](x, told))
+        for i, block in enumerate(self.blocks, 1):
+            x = block(x) if told is None else self.told[i](block(x), told)
         x = leaky(self.mix(self.deviation(x)))
         phi = self.out(leaky(self.dense(FromMap()(x)))).float()  # (N, features)
         if self.embed is None:
@@ -271,6 +277,14 @@ class Model(Family):
     @property
     def sampler(self) -> str:
         return "G_ema"
+
+    def ladder(self) -> list[list[nn.Module]]:
+        D = self.D
+        rungs: list[list[nn.Module]] = [[D.start], *([block] for block in D.blocks)]
+        for rung, told in zip(rungs, D.told, strict=False):  # none where nothing is told
+            rung.append(told)
+        rungs += [[D.mix], [D.dense], [D.out]]
+        return rungs if D.embed is None else [*rungs, [D.embed]]
 
     def typical(self, total: int) -> dict[int, float]:
         r1, path, batch = self.config.r1_interval, self.config.path_interval, self.config.batch
@@ -327,6 +341,9 @@ class Model(Family):
 
     def judge(self, images: Tensor, labels: Tensor | None) -> Tensor:
         """D's logits (N,) of what the augmentation makes of images (N, C, H, W)."""
+        if tells(self.config):
+            images, told = ada_told(images, self.parts.values["p"])
+            return self.D(images, labels, told)
         return self.D(self.augment(images, self.parts.values.get("p", 0.0)), labels)
 
     def adapt(self, real_logits: Tensor) -> dict[str, Tensor]:
@@ -381,6 +398,11 @@ class Model(Family):
     def logits(self, images: Tensor, labels: Tensor | None) -> Tensor:
         with judging(self.D):
             return self.D(images, labels if self.conditional else None)
+
+
+def tells(cfg: Config) -> bool:
+    """Whether D is told what was done to a picture: only ADA says so."""
+    return cfg.ada_told and cfg.augment == "ada"
 
 
 def lazy_adam(net: nn.Module, cfg: Config, interval: int) -> torch.optim.Adam:

@@ -16,6 +16,7 @@ from elegan.networks.layers import (
     FromMap,
     Sigmoid01,
     To01,
+    Told,
     ToMap,
     base_size,
     init_glorot,
@@ -140,8 +141,7 @@ class ConvFeatures(nn.Module):
         for c_out, kernel, stride in zip(widths, kernels, strides, strict=True):
             normed = [nn.BatchNorm2d(c_out)] if batch_norm and layers else []
             if told:
-                self.told[str(len(layers))] = beside = nn.Linear(told, c_out, bias=False)
-                nn.init.normal_(beside.weight, std=0.3)  # from zero it learns slowly what is rare
+                self.told[str(len(layers))] = Told(told, c_out)
             layers += [conv(c_in, c_out, kernel, stride, same=same), *normed, nn.LeakyReLU(slope)]
             if dropout:
                 layers.append(Dropout(dropout))
@@ -166,7 +166,7 @@ class ConvFeatures(nn.Module):
         for place, layer in enumerate(self.layers):
             x = layer(x)
             if str(place) in self.told:
-                x = x + self.told[str(place)](told)[:, :, None, None].to(x.dtype)
+                x = self.told[str(place)](x, told)
         return x
 
 
