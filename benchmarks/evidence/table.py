@@ -197,8 +197,8 @@ GATES = [
     Gate(
         "ada-500", "ada", "The same on 500 pictures, with networks twice as wide.",
         "the same, of 500", holds_without_leaks, "small.ada_500", "real pictures alone are augmented",
-        earlier="the paper's ADA, whose D is told nothing: 13.7, 10.3 and 14.2 % look augmented, FCDs of 3.53, 3.44 and "
-        "3.79 for 2.37, 2.80 and 3.23 without, excesses of 0.061, 0.025 and 0.038 for 0.105, 0.057 and 0.100",
+        earlier="the paper's ADA, whose D is told nothing: 13.7, 10.3 and 14.2 % look augmented, FCDs of 3.53, 3.44 "
+        "and 3.79 for 2.37, 2.80 and 3.23 without, excesses of 0.061, 0.025 and 0.038 for 0.105, 0.057 and 0.100",
     ),
     Gate(
         "diffaugment", "diffaugment", "On 100 pictures DiffAugment helps.",
