@@ -279,10 +279,8 @@ def test_what_geometry_tells():
     still = (told == 0).all(1)
     assert 0.02 < still.float().mean() < 0.3
     assert torch.allclose(moved[still], bump[still], atol=1e-5)
-    back, shift = (
-        told[:, :4].view(-1, 2, 2) + torch.eye(2),
-        told[:, 4:] * 4,
-    )  # from the result's places to the picture's
+    back = told[:, :4].view(-1, 2, 2) + torch.eye(2)  # from the result's places to the picture's
+    shift = told[:, 4:] * 4
     at = torch.linalg.solve(back, torch.tensor([2.0, -1.0]) - shift)
     inside = at.abs().amax(1) < 6
     mass = moved[:, 0] / moved.sum((1, 2, 3))[:, None, None]

@@ -130,6 +130,11 @@ def ada_told(images: Tensor, p: float | Tensor) -> tuple[Tensor, Tensor]:
     return images, torch.cat([told, (told != 0).float()], 1)
 
 
+def told_by(augment: str, asked: bool) -> int:
+    """How many numbers D is told of what the augmentation of this name did to a picture: only ADA says so, if asked."""
+    return ADA_TOLD if asked and augment == "ada" else 0
+
+
 def ada_blit(images: Tensor, p: float | Tensor) -> tuple[Tensor, Tensor]:
     """Mirror, turn by quarters and shift by whole pixels up to an eighth; beyond its edges a picture is mirrored.
 

@@ -26,7 +26,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from elegan.adversarial.augment import ADA_TOLD, AUGMENTATIONS, ada_told, beginning, follow
+from elegan.adversarial.augment import AUGMENTATIONS, ada_told, beginning, follow, told_by
 from elegan.adversarial.objectives import OBJECTIVES
 from elegan.adversarial.penalties import r1
 from elegan.adversarial.stabilizers import (
@@ -116,10 +116,6 @@ class Model(Family):
         return self.spec.classes > 0
 
     @property
-    def tells(self) -> bool:
-        return tells(self.config)
-
-    @property
     def sampler(self) -> str:
         return "G_ema"
 
@@ -176,7 +172,7 @@ class Model(Family):
 
     def judge(self, images: Tensor, labels: Tensor | None) -> Tensor:
         """D's logits (N,) of what the augmentation makes of images (N, C, H, W)."""
-        if self.tells:
+        if self.D.told:
             images, told = ada_told(images, self.parts.values["p"])
             return self.D(images, labels, told)
         return self.D(self.augment(images, self.parts.values["p"]), labels)
@@ -196,17 +192,12 @@ class Model(Family):
         return self.G_ema.eval()(z, labels)
 
 
-def tells(cfg: Config) -> bool:
-    """Whether D is told what was done to a picture: only ADA says so."""
-    return cfg.ada_told and cfg.augment == "ada"
-
-
 def build_discriminator(cfg: Config, spec: ImageSpec) -> ConvDiscriminator:
     """D: images (N, C, H, W) [, labels (N,)] -> logits (N,), halving the sides to about 4 pixels."""
     layers = max(1, round(math.log2(min(spec.height, spec.width) / 3.5)))
     widths = tuple(min(cfg.D_width * 2**i, cfg.D_widest) for i in range(layers))
     shape = (spec.channels, spec.height, spec.width)
-    options: dict[str, Any] = {"classes": spec.classes, "slope": cfg.slope, "told": ADA_TOLD if tells(cfg) else 0}
+    options: dict[str, Any] = {"classes": spec.classes, "slope": cfg.slope, "told": told_by(cfg.augment, cfg.ada_told)}
     return ConvDiscriminator(shape, widths, (2,) * layers, (5,) * layers, **options)
 
 

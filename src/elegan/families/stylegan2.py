@@ -25,7 +25,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from elegan.adversarial.augment import ADA_TOLD, AUGMENTATIONS, ada_told, beginning, follow
+from elegan.adversarial.augment import AUGMENTATIONS, ada_told, beginning, follow, told_by
 from elegan.adversarial.objectives import OBJECTIVES
 from elegan.adversarial.penalties import path_lengths, slope, zero_centred
 from elegan.adversarial.stabilizers import ema_decay, frozen, update_ema
@@ -233,7 +233,8 @@ class Discriminator(nn.Module):
         self.dense = EqualLinear(last * h * w, last, out=GAIN)
         self.out = EqualLinear(last, last if classes else 1)
         self.embed = EqualLinear(classes, last) if classes else None
-        self.told = nn.ModuleList(Told(ADA_TOLD, width) for width in widths if tells(cfg))
+        told = told_by(cfg.augment, cfg.ada_told)
+        self.told = nn.ModuleList(Told(told, width) for width in widths if told)
 
     def forward(self, images: Tensor, labels: Tensor | None = None, told: Tensor | None = None) -> Tensor:
         x = self.start(pad_to(images, *self.size))
@@ -341,7 +342,7 @@ class Model(Family):
 
     def judge(self, images: Tensor, labels: Tensor | None) -> Tensor:
         """D's logits (N,) of what the augmentation makes of images (N, C, H, W)."""
-        if tells(self.config):
+        if self.D.told:
             images, told = ada_told(images, self.parts.values["p"])
             return self.D(images, labels, told)
         return self.D(self.augment(images, self.parts.values.get("p", 0.0)), labels)
@@ -398,11 +399,6 @@ class Model(Family):
     def logits(self, images: Tensor, labels: Tensor | None) -> Tensor:
         with judging(self.D):
             return self.D(images, labels if self.conditional else None)
-
-
-def tells(cfg: Config) -> bool:
-    """Whether D is told what was done to a picture: only ADA says so."""
-    return cfg.ada_told and cfg.augment == "ada"
 
 
 def lazy_adam(net: nn.Module, cfg: Config, interval: int) -> torch.optim.Adam:
