@@ -288,8 +288,8 @@ GATES = [
         "three of eight layers the category is the coarse picture's for 68 and 69 %, the colour the fine one's for 43 "
         "and 40 %. In seed 1's run below, too: fine styles decide at most 37 % of colours at any of the seven "
         "cuts (all but the first layer), and 16 % from the seventh layer on. Both are decided at 4 and 8 pixels. In "
-        "two fifths of the time, batches of 16 and 48,000 images, categories are lost as well: 78, 86 and 79 %, colours "
-        "25, 21 and 26 % at the three seeds",
+        "two fifths of the time, batches of 16 and 48,000 images, categories are lost as well: 78, 86 and 79 %, "
+        "colours 25, 21 and 26 % at the three seeds",
     ),
     Gate(
         "stylegan2-path-length", "stylegan2", "The path length penalty makes pictures move evenly with their styles.",
