@@ -293,7 +293,7 @@ GATES = [
     ),
     Gate(
         "stylegan2-path-length", "stylegan2", "The path length penalty makes pictures move evenly with their styles.",
-        "variance of path lengths over their squared mean at most 0.8 times that without",
+        "variance of path lengths over their squared mean, with a weight of 8, at most 0.8 times that without",
         lambda m: m["variance_on"] <= 0.8 * m["variance_off"], "styles.path_length", control=True,
         earlier="no miss with the preset's weight, 2 for 8, networks twice as wide at half the rates and 120,000 "
         "images, 0.53, 0.66 and 0.45 times at the three seeds; in half of that time these networks, 90,000 images, "
