@@ -150,17 +150,14 @@ def main() -> None:
     for name in set(args.goals) - set(GOALS):
         parser.error(f"no goal {name!r}; there are {', '.join(GOALS)}")
     path = RESULTS / "flagship.json"
-    rows = results.read(path)
     for name in (results.labelled(goal, args.on) for goal in args.goals):
         for seed in args.seeds:
-            if any(r["goal"] == name and r["seed"] == seed for r in rows):
+            if any(r["goal"] == name and r["seed"] == seed for r in results.read(path)):
                 continue
             row = measure(name, seed, args.runs)
-            rows.append(row)
-            rows.sort(key=order)
-            path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+            results.add(path, row)
             print(json.dumps(row), flush=True)
-    if rows:
+    if rows := sorted(results.read(path), key=order):
         path.with_suffix(".md").write_text(report(rows), encoding="utf-8")
         print(report(rows))
 
