@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import math
 from collections.abc import Callable, Iterator
 from functools import partial
+from statistics import median
 from typing import Any
 
 import torch
@@ -104,9 +104,12 @@ def typical_seconds(model: Family, step: Callable[[int], object], engine: Engine
     )
 
 
-def worth_it(found: dict[str, float]) -> bool:
-    """Whether bf16 is so much faster than fp32, by the seconds of a step in each."""
-    return found.get("bf16", math.inf) * WORTH_IT < found.get("fp32", math.inf)
+def worth_it(found: dict[str, list[float]]) -> bool:
+    """Whether bf16 is so much faster than fp32, by the seconds of a step in each, timed in turns.
+
+    Turn by turn, and the median of them: a machine may change its pace from one second to the next.
+    """
+    return median([fp32 / bf16 for bf16, fp32 in zip(found["bf16"], found["fp32"], strict=True)]) > WORTH_IT
 
 
 def quickest(
@@ -120,22 +123,23 @@ def quickest(
     choices = ["bf16", "fp32"] if wanted == "auto" and has_bf16(device) else ["fp32" if wanted == "auto" else wanted]
     timing = with_length(config, images=10**9)  # as at the start of a long run
     spend = min(2.0, 0.02 * seconds(budget)) if budget else 0.5
-
-    def timed(precision: str) -> tuple[Family, float]:
-        engine = Engine(device, precision)
-        model = build_model(timing, spec, engine)
-        step = make_step(model, feed, engine, timing)
-        return model, typical_seconds(model, step, engine, spend, timing.train.images)
-
     check_memory(timing, spec, feed, device)
-    found: dict[str, float] = {}
-    for precision in choices:
-        model, found[precision] = timed(precision)
-    if len(found) == 2 and not worth_it(found):  # a busy moment would cost the whole run its speed: look twice
-        model, again = timed("bf16")
-        found["bf16"] = min(found["bf16"], again)
-    precision = "bf16" if worth_it(found) else choices[-1]
-    return model, Engine(device, precision), found[precision]
+    found: dict[str, list[float]] = {precision: [] for precision in choices}
+
+    def turn(spend: float) -> Family:
+        for precision in choices:
+            engine = Engine(device, precision)
+            model = build_model(timing, spec, engine)
+            step = make_step(model, feed, engine, timing)
+            found[precision].append(typical_seconds(model, step, engine, spend, timing.train.images))
+        return model
+
+    model = turn(spend)
+    if len(choices) == 2 and not worth_it(found):  # a busy moment would cost the whole run its speed: look again
+        for _ in range(2):
+            model = turn(spend / 2)
+    precision = "bf16" if len(choices) == 2 and worth_it(found) else choices[-1]
+    return model, Engine(device, precision), median(found[precision])
 
 
 def plan(config: RunConfig, spec: ImageSpec, feed_for: Callable[[torch.device], Feed], length: dict[str, Any]) -> tuple:
