@@ -232,10 +232,19 @@ def test_a_folder_that_forgot_its_run_is_free(tmp_path, data):
     assert {path.name for path in run.path.iterdir()} == {"data.json", "real.png"}
 
 
-@pytest.mark.parametrize(("second", "chosen", "seconds"), [(0.1, "bf16", 0.1), (0.4, "fp32", 0.3)])
-def test_bf16_that_was_timed_slow_is_timed_again(tmp_path, data, timed, monkeypatch, second, chosen, seconds):
+@pytest.mark.parametrize(
+    ("turns", "chosen", "seconds"),  # of a step in bf16 and in fp32
+    [
+        ([(0.1, 0.3)], "bf16", 0.1),  # seen at a glance
+        ([(1.5, 0.3), (0.1, 0.3), (0.1, 0.3)], "bf16", 0.1),
+        ([(1.5, 0.3), (0.4, 0.3), (0.4, 0.3)], "fp32", 0.3),
+        ([(0.5, 0.4), (0.3, 0.4), (0.6, 0.9)], "bf16", 0.5),  # slower from turn to turn
+        ([(0.4, 0.4), (0.6, 0.6), (0.3, 0.5)], "fp32", 0.5),
+    ],
+)
+def test_bf16_is_given_up_only_when_it_loses_turn_by_turn(tmp_path, data, timed, monkeypatch, turns, chosen, seconds):
     """One busy moment must not choose the slow precision for the whole run."""
-    timed += [1.5, 0.3, second]
+    timed += [step for turn in turns for step in turn]
     monkeypatch.setattr(plan, "has_bf16", lambda device: True)
     monkeypatch.setattr(plan, "check_precision", lambda engine: None)
     folder, asked = run_module.prepare(tmp_path / "a", "tiny", data, settings={"batch": "8", "device": "cpu"})

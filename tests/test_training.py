@@ -739,26 +739,6 @@ def test_the_plan_decides_once(tmp_path, data):
     assert event.memory > 1e6
 
 
-@pytest.mark.parametrize(
-    ("turns", "quickest", "seconds"),
-    [
-        ([(0.03, 0.04)], "bf16", 0.03),
-        ([(0.05, 0.04), (0.03, 0.04), (0.06, 0.09)], "bf16", 0.05),  # the first turn's bf16 met a busy moment
-        ([(0.04, 0.04), (0.06, 0.06), (0.03, 0.05)], "fp32", 0.05),  # so did the last turn's fp32
-    ],
-)
-def test_the_precision_that_is_quicker_turn_by_turn_is_taken(data, monkeypatch, turns, quickest, seconds):
-    """bf16 at a glance; before it is given up, both are timed again, in turns: the machine may change its pace."""
-    left = [time for turn in turns for time in turn]
-    monkeypatch.setattr(plan, "has_bf16", lambda device: True)
-    monkeypatch.setattr(plan, "typical_seconds", lambda *_: left.pop(0))
-    config = build("tiny", "gan", gan.PRESETS["tiny"].config, data={"source": str(data)})
-    split = run_module.open_split(config, "train")
-    feed = Feed(split.images, split.labels, 0, torch.device("cpu"))
-    _, engine, found = plan.quickest(config, gan.ImageSpec(1, 12, 12, 3), feed, torch.device("cpu"), "10m")
-    assert (engine.precision, found, left) == (quickest, seconds, [])
-
-
 def test_the_loop_waits_for_the_device_only_to_log(tmp_path, data, monkeypatch):
     """Reading a value stops a GPU: between rows of statistics no step's value may be read."""
     reads: list[int] = []
