@@ -269,6 +269,10 @@ def test_the_page_tells_what_a_gate_takes(results, monkeypatch, tmp_path):
     assert "| f | [g](#g) | not run | 7.5 |" in text
     assert "| f | [h](#h) | not run |  |" in text
     assert "a laptop" in text
+    assert "another machine" not in text
+    other = json.dumps({"machine": "a server", "minutes": {"g": 2.5, "h": 3.0}})
+    (tmp_path / "cost-server.json").write_text(other, encoding="utf-8")
+    assert "Minutes on another machine (a server): g 2.5, h 3.0." in page.page([gate()], "")
 
 
 def test_minutes_of_another_machine_are_left_out():

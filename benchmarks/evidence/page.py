@@ -112,6 +112,10 @@ def page(gates: list[Gate], notice: str) -> str:
     if cost["minutes"]:
         how = "`python -m benchmarks.evidence.cost`, which ends trainings after a few steps"
         lines.append(f"Minutes: what one seed takes ({how}; {cost['machine']}); none where that was not measured.")
+    for path in sorted(COST.parent.glob("cost-*.json")):  # kept by hand: what `cost.py` wrote on another machine
+        other = json.loads(path.read_text(encoding="utf-8"))
+        taken = ", ".join(f"{name} {minutes}" for name, minutes in other["minutes"].items())
+        lines.append(f"Minutes on another machine ({other['machine']}): {taken}.")
     for gate in gates:
         found = results(gate, broken=False)
         lines.append(f"## {gate.name}")
