@@ -261,22 +261,25 @@ def test_trainings_at_once(threads, tmp_path, data, monkeypatch):
     np.testing.assert_array_equal(runs[1].sample(9, seed=1).images, again.sample(9, seed=1).images)
 
 
-def test_the_page_tells_what_a_gate_takes(results, monkeypatch, tmp_path):
+def test_the_page_tells_what_a_gate_takes_on_every_machine(results, monkeypatch, tmp_path):
     monkeypatch.setattr(page, "COST", tmp_path / "cost.json")
-    assert "Minutes:" not in page.page([gate()], "")
-    (tmp_path / "cost.json").write_text(json.dumps({"machine": "a laptop", "minutes": {"g": 7.5}}), encoding="utf-8")
+    assert "minutes" not in page.page([gate()], "").lower().split("\n## ")[0].split("gates have been run")[1]
+    known = {
+        "a laptop": {"date": "2026-11-29", "minutes": {"g": 7.5}},
+        "a server": {"date": "2026-12-01", "minutes": {"g": 2.5, "h": 3.0}},
+    }
+    (tmp_path / "cost.json").write_text(json.dumps(known), encoding="utf-8")
     text = page.page([gate(), gate(name="h")], "")
-    assert "| f | [g](#g) | not run | 7.5 |" in text
-    assert "| f | [h](#h) | not run |  |" in text
-    assert "a laptop" in text
-    assert "another machine" not in text
-    other = json.dumps({"machine": "a server", "minutes": {"g": 2.5, "h": 3.0}})
-    (tmp_path / "cost-server.json").write_text(other, encoding="utf-8")
-    assert "Minutes on another machine (a server): g 2.5, h 3.0." in page.page([gate()], "")
+    assert "| minutes on A | minutes on B |" in text
+    assert "| f | [g](#g) | not run | 7.5 | 2.5 |" in text
+    assert "| f | [h](#h) | not run |  | 3.0 |" in text
+    assert "A is 2026-11-29, a laptop; B is 2026-12-01, a server." in text
 
 
-def test_minutes_of_another_machine_are_left_out():
-    known = {"machine": "2026-11-29, a laptop", "minutes": {"g": 7.5}}
-    more = cost.joined(known, "h", 66.0, "2026-12-01, a laptop")
-    assert more == {"machine": "2026-12-01, a laptop", "minutes": {"g": 7.5, "h": 1.1}}
-    assert cost.joined(known, "h", 66.0, "2026-11-29, a server")["minutes"] == {"h": 1.1}
+def test_minutes_of_another_machine_stay():
+    laptop = {"date": "2026-11-29", "minutes": {"g": 7.5}}
+    known = {"a laptop, 2 threads": laptop}
+    more = cost.joined(known, "h", 66.0, "2026-12-01, a laptop, 2 threads")
+    assert more == {"a laptop, 2 threads": {"date": "2026-12-01", "minutes": {"g": 7.5, "h": 1.1}}}
+    both = cost.joined(known, "h", 66.0, "2026-12-01, a server")
+    assert both == {"a laptop, 2 threads": laptop, "a server": {"date": "2026-12-01", "minutes": {"h": 1.1}}}

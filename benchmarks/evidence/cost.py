@@ -49,11 +49,11 @@ def main() -> None:
         COST.write_text(json.dumps(joined(costs(), gate.name, taken, about()), indent=1) + "\n", encoding="utf-8")
 
 
-def joined(known: dict[str, Any], name: str, taken: float, machine: str) -> dict[str, Any]:
-    """What is known with one gate more, in seconds; what another machine took is left out: one line names them all."""
-    date_apart = [text.partition(", ")[2] for text in (known["machine"], machine)]
-    minutes = known["minutes"] if date_apart[0] == date_apart[1] else {}
-    return {"machine": machine, "minutes": minutes | {name: round(taken / 60, 1)}}
+def joined(known: dict[str, dict[str, Any]], name: str, taken: float, about: str) -> dict[str, dict[str, Any]]:
+    """What is known with one gate more, in seconds, on the machine of such a line; what others took stays."""
+    date, _, machine = about.partition(", ")
+    minutes = known.get(machine, {}).get("minutes", {})
+    return known | {machine: {"date": date, "minutes": minutes | {name: round(taken / 60, 1)}}}
 
 
 if __name__ == "__main__":

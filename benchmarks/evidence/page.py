@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from string import ascii_uppercase
 from typing import Any
 
 from benchmarks.evidence.gate import Gate
@@ -53,11 +54,12 @@ def results(gate: Gate, broken: bool) -> list[dict[str, Any]]:
     return found
 
 
-def costs() -> dict[str, Any]:
-    """What a seed of each gate takes, and on what machine; nothing before `cost.py` has run."""
-    if not COST.is_file():
-        return {"machine": "", "minutes": {}}
-    found: dict[str, Any] = json.loads(COST.read_text(encoding="utf-8"))
+def costs() -> dict[str, dict[str, Any]]:
+    """Of every machine (its line without the date): the "date", and the "minutes" that a seed of each gate takes.
+
+    Nothing before `cost.py` has run.
+    """
+    found: dict[str, dict[str, Any]] = json.loads(COST.read_text(encoding="utf-8")) if COST.is_file() else {}
     return found
 
 
@@ -105,17 +107,19 @@ def page(gates: list[Gate], notice: str) -> str:
     run = [g for g in gates if results(g, broken=False)]
     lines = [HEAD.format(notice=notice)]
     lines.append(f"{len(run)} of {len(gates)} gates have been run.")
-    cost = costs()
-    lines.append("\n".join(["| family | gate | verdict | minutes |", "| --- | --- | --- | --- |", *(
-        f"| {g.family} | [{g.name}](#{g.name}) | {verdict(g)} | {cost['minutes'].get(g.name, '')} |" for g in gates
-    )]))  # fmt: skip
-    if cost["minutes"]:
+    machines = costs()
+    taken = [known["minutes"] for known in machines.values()]
+    heads = ["family", "gate", "verdict", *(f"minutes on {letter}" for letter in ascii_uppercase[: len(machines)])]
+    rows = [
+        [g.family, f"[{g.name}](#{g.name})", verdict(g), *(str(minutes.get(g.name, "")) for minutes in taken)]
+        for g in gates
+    ]
+    lines.append("\n".join(f"| {' | '.join(cells)} |" for cells in [heads, ["---"] * len(heads), *rows]))
+    if machines:
         how = "`python -m benchmarks.evidence.cost`, which ends trainings after a few steps"
-        lines.append(f"Minutes: what one seed takes ({how}; {cost['machine']}); none where that was not measured.")
-    for path in sorted(COST.parent.glob("cost-*.json")):  # kept by hand: what `cost.py` wrote on another machine
-        other = json.loads(path.read_text(encoding="utf-8"))
-        taken = ", ".join(f"{name} {minutes}" for name, minutes in other["minutes"].items())
-        lines.append(f"Minutes on another machine ({other['machine']}): {taken}.")
+        told = [f"{letter} is {known['date']}, {machine}" for letter, (machine, known) in
+                zip(ascii_uppercase, machines.items(), strict=False)]  # fmt: skip
+        lines.append(f"Minutes: what one seed takes ({how}); none where that was not measured. {'; '.join(told)}.")
     for gate in gates:
         found = results(gate, broken=False)
         lines.append(f"## {gate.name}")
