@@ -288,8 +288,28 @@ def test_a_styled_convolution_is_the_papers_with_weights_for_each_picture():
         assert torch.allclose(conv(x, w)[i], expected[0], atol=1e-5)
 
 
-def test_pictures_are_not_demodulated_and_skips_are_summed():
-    G = make(stylegan2).G
+@pytest.mark.parametrize("doubles", [False, True])
+def test_adain_leaves_of_a_map_what_the_style_says(doubles):
+    """Mean and deviation of every map are the style's, whatever they were before (Karras+ 2019, eq. 1)."""
+    conv = stylegan2.NormedConv(3, 5, 4, doubles)
+    x, w = torch.randn(2, 3, 8, 6), torch.randn(2, 4)
+    with torch.no_grad():
+        conv.strength.fill_(0.5)
+        out = conv(x, w, torch.ones)
+        scale, shift = conv.affine(w).chunk(2, 1)
+        h = F.conv2d(stylegan2.double(x) if doubles else x, conv.conv.weight / 27**0.5, conv.conv.bias, padding=1)
+        h = F.leaky_relu(h + 0.5, 0.2)
+        h = (h - h.mean((2, 3), keepdim=True)) / (h.var((2, 3), keepdim=True, unbiased=False) + 5e-6).sqrt()
+        assert torch.allclose(out, (1 + scale)[:, :, None, None] * h + shift[:, :, None, None], atol=1e-4)
+    assert torch.allclose(out.mean((2, 3)), shift, atol=1e-5)
+    assert torch.allclose(out.std((2, 3), unbiased=False), (1 + scale).abs(), rtol=1e-3, atol=1e-4)
+    assert torch.allclose(conv(x, w), conv(x, w, torch.zeros))
+
+
+@pytest.mark.parametrize(("skips", "pictures"), [(True, 3), (False, 1)])
+def test_pictures_are_not_demodulated_and_skips_are_summed(skips, pictures):
+    G = make(stylegan2, skips=skips).G
+    assert len(G.pictures) == pictures
     assert not any(layer.demodulate for layer in G.pictures)
     assert all(layer.demodulate for layer in [*G.ups, *G.convs])
     ws = torch.randn(2, G.layers, 16)
@@ -301,16 +321,21 @@ def test_pictures_are_not_demodulated_and_skips_are_summed():
         assert torch.allclose(G(ws), torch.full((2, 1, 24, 20), 0.25 * len(G.pictures)))
 
 
-def test_styles_reach_the_layers_in_order():
+@pytest.mark.parametrize("skips", [True, False])
+@pytest.mark.parametrize("styling", ["demodulation", "adain"])
+def test_styles_reach_the_layers_in_order(skips, styling):
     """A layer's style moves no map before it; the first half-cut is coarse, the rest fine."""
-    G = make(stylegan2).G.eval()
+    G = make(stylegan2, skips=skips, styling=styling).G.eval()
     ws = torch.randn(1, G.layers, 16)
     maps: dict[str, Tensor] = {}
     for name, module in G.named_modules():
-        if isinstance(module, stylegan2.StyledConv):
+        if isinstance(module, (stylegan2.StyledConv, stylegan2.NormedConv)):
             module.register_forward_hook(lambda _, args, out, name=name: maps.update({name: out.detach()}))
     order = ["convs.0", "pictures.0", "ups.0", "convs.1", "pictures.1", "ups.1", "convs.2", "pictures.2"]
     layer_of = {"convs.0": 0, "pictures.0": 1, "ups.0": 1, "convs.1": 2, "pictures.1": 3, "ups.1": 3, "convs.2": 4}
+    if not skips:  # the one picture is the last size's
+        order, layer_of = [name for name in order if name[0] != "p"] + ["pictures.0"], layer_of | {"pictures.0": 5}
+        del layer_of["pictures.1"]
     assert G.layers == 6
     G(ws)
     first = dict(maps)
@@ -320,7 +345,7 @@ def test_styles_reach_the_layers_in_order():
         G(changed)
         moved = {name for name in order if not torch.equal(maps[name], first[name])}
         assert not any(name in moved for name, layer in layer_of.items() if layer < i)
-        assert {name for name, layer in (layer_of | {"pictures.2": 5}).items() if layer == i} <= moved
+        assert {name for name, layer in ({"pictures.2": 5} | layer_of).items() if layer == i and name in order} <= moved
 
 
 def test_noise_begins_at_zero_and_is_new_for_each_picture_and_layer():

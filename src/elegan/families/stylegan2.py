@@ -4,7 +4,9 @@ A mapping network turns z into a style w, which scales the channels of every con
 constant; so coarse layers decide what is shown and fine ones its surface, and two styles can be mixed. Noise with a
 learnt strength adds what is random at each place. Two penalties are computed only now and then: on D's slope (R1), and
 on how far a picture moves when w does (path length), which should be the same everywhere. For few pictures, all that D
-sees can be disturbed: StyleGAN2-ADA (Karras+ 2020, "Training GANs with limited data").
+sees can be disturbed: StyleGAN2-ADA (Karras+ 2020, "Training GANs with limited data"). The first StyleGAN's G is
+`styling=adain` and `skips=false`: it forgets each map's mean and deviation in every layer, so that fine styles decide
+more of the colours (docs/evidence.md, stylegan2-colours).
 
 Deviations, for a CPU: narrow and shallow by default (the paper has 512 channels and 8 mapping layers), the smallest map
 has 4 to 7 pixels, in plain PyTorch without kernels of its own; a convolution that doubles follows a bilinear resize,
@@ -54,6 +56,12 @@ class Config(FamilyConfig):
     """How much slower the mapping network learns."""
     mixing: float = Field(0.9, ge=0, le=1)
     """The share of pictures whose fine layers have another style than the coarse ones."""
+    styling: Literal["demodulation", "adain"] = "demodulation"
+    """What a style scales: a convolution's weights, less what that does to the deviation (demodulation), or its maps,
+    each of which is brought to mean 0 and deviation 1 before (adain, as in the first StyleGAN)."""
+    skips: bool = True
+    """Every size of G adds its picture to the doubled one before it. Without, the last size alone draws, as in the
+    first StyleGAN."""
     G_width: int = Field(32, gt=0)
     """Channels of G at the picture's size; doubled at each halving of the side."""
     G_widest: int = Field(128, gt=0)
@@ -161,17 +169,40 @@ class NoisyConv(StyledConv):
         self.strength = nn.Parameter(torch.zeros(()))
 
     def forward(self, x: Tensor, w: Tensor, noise: Noise | None = None) -> Tensor:
-        x = super().forward(x, w)
-        if noise is not None:
-            x = x + (self.out * self.strength * noise((len(x), 1, *x.shape[2:])).to(x.device)).to(x.dtype)
-        return leaky(x)
+        return leaky(with_noise(super().forward(x, w), self.out * self.strength, noise))
+
+
+class NormedConv(nn.Module):
+    """A convolution, noise, a leaky ReLU, and AdaIN: a style sets each map's mean and deviation.
+
+    Karras+ 2019, equation 1; the scale is one more than what the style says.
+    """
+
+    def __init__(self, c_in: int, c_out: int, w_dim: int, doubles: bool = False) -> None:
+        super().__init__()
+        self.conv = EqualConv2d(c_in, c_out, 3, out=GAIN)
+        self.affine, self.doubles = EqualLinear(w_dim, 2 * c_out), doubles
+        self.strength = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: Tensor, w: Tensor, noise: Noise | None = None) -> Tensor:
+        x = self.conv(double(x) if self.doubles else x)
+        x = F.instance_norm(leaky(with_noise(x, GAIN * self.strength, noise)))
+        scale, shift = self.affine(w)[:, :, None, None].to(x.dtype).chunk(2, 1)
+        return x * (1 + scale) + shift
+
+
+def with_noise(x: Tensor, strength: Tensor, noise: Noise | None) -> Tensor:
+    """(N, C, H, W) and the same noise in all channels, unless there is none."""
+    if noise is None:
+        return x
+    return x + (strength * noise((len(x), 1, *x.shape[2:])).to(x.device)).to(x.dtype)
 
 
 class Generator(nn.Module):
     """Styles (N, layers, w_dim) -> images (N, C, H, W), doubling a learnt map of 4 to 7 pixels until it is there.
 
-    `mapping` makes a style from z. Each size adds its picture to the doubled one before it (the paper's skips). In
-    training nothing bounds the pictures but D; in use they are cut to [-1, 1].
+    `mapping` makes a style from z. Each size adds its picture to the doubled one before it (the paper's skips), or the
+    last one alone has a picture. In training nothing bounds the pictures but D; in use they are cut to [-1, 1].
     """
 
     def __init__(self, cfg: Config, spec: ImageSpec, classes: int) -> None:
@@ -181,10 +212,12 @@ class Generator(nn.Module):
         h, w = base_size(spec.height, strides), base_size(spec.width, strides)
         self.mapping = Mapping(cfg, classes)
         self.basis = nn.Parameter(torch.randn(1, widths[0], h, w))
-        self.ups = nn.ModuleList(NoisyConv(a, b, cfg.w_dim, doubles=True) for a, b in itertools.pairwise(widths))
-        self.convs = nn.ModuleList(NoisyConv(width, width, cfg.w_dim) for width in widths)
+        layer = {"demodulation": NoisyConv, "adain": NormedConv}[cfg.styling]
+        self.ups = nn.ModuleList(layer(a, b, cfg.w_dim, doubles=True) for a, b in itertools.pairwise(widths))
+        self.convs = nn.ModuleList(layer(width, width, cfg.w_dim) for width in widths)
         self.pictures = nn.ModuleList(
-            StyledConv(width, spec.channels, 1, cfg.w_dim, demodulate=False) for width in widths
+            StyledConv(width, spec.channels, 1, cfg.w_dim, demodulate=False)
+            for width in widths[0 if cfg.skips else -1 :]
         )
         self.crop = Crop(spec.height, spec.width)
         self.layers = 2 * len(widths)  # a picture's layer shares its style with the next size's first
@@ -192,13 +225,16 @@ class Generator(nn.Module):
     def forward(self, ws: Tensor, noise: Noise | None = None) -> Tensor:
         styles = iter(ws.unbind(1))
         x = self.basis.expand(len(ws), -1, -1, -1).contiguous(memory_format=torch.channels_last)
-        w = next(styles)
-        x = self.convs[0](x, w, noise)
-        image = self.pictures[0](x, w := next(styles))
-        for up, conv, picture in zip(self.ups, list(self.convs)[1:], list(self.pictures)[1:], strict=True):
-            x = up(x, w, noise)
+        image: Tensor | None = None
+        w, bare = ws[:, 0], len(self.convs) - len(self.pictures)  # so many sizes have no picture
+        for i, conv in enumerate(self.convs):
+            x = self.ups[i - 1](x, w, noise) if i else x
             x = conv(x, next(styles), noise)
-            image = double(image) + picture(x, w := next(styles))
+            w = next(styles)
+            if i >= bare:
+                new = self.pictures[i - bare](x, w)
+                image = new if image is None else double(image) + new
+        assert image is not None
         image = self.crop(image).float()
         return image if self.training else image.clamp(-1, 1)
 
