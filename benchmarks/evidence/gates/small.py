@@ -141,7 +141,7 @@ def detector() -> Detector:
 
 
 def diffaugment(lab: Lab) -> dict[str, Any]:
-    """100 pictures. Broken: the fakes are not augmented; a fifth of the images show what becomes of it."""
+    """100 pictures. Broken: the fakes are not augmented; a twelfth of the images show what becomes of it."""
     on, off = _few(lab, 100, "diffaugment", 30_000 if lab.broken else 360_000, **NARROWER)
     return {"FCD": lab.read(on, FASHION).frechet, "FCD_off": lab.read(off, FASHION).frechet}
 
