@@ -109,7 +109,8 @@ def page(gates: list[Gate], notice: str) -> str:
     lines.append(f"{len(run)} of {len(gates)} gates have been run.")
     machines = costs()
     taken = [known["minutes"] for known in machines.values()]
-    heads = ["family", "gate", "verdict", *(f"minutes on {letter}" for letter in ascii_uppercase[: len(machines)])]
+    letters = ascii_uppercase[: len(machines)]
+    heads = ["family", "gate", "verdict", *(f"minutes on {letter}" for letter in letters)]
     rows = [
         [g.family, f"[{g.name}](#{g.name})", verdict(g), *(str(minutes.get(g.name, "")) for minutes in taken)]
         for g in gates
@@ -117,8 +118,7 @@ def page(gates: list[Gate], notice: str) -> str:
     lines.append("\n".join(f"| {' | '.join(cells)} |" for cells in [heads, ["---"] * len(heads), *rows]))
     if machines:
         how = "`python -m benchmarks.evidence.cost`, which ends trainings after a few steps"
-        told = [f"{letter} is {known['date']}, {machine}" for letter, (machine, known) in
-                zip(ascii_uppercase, machines.items(), strict=False)]  # fmt: skip
+        told = [f"{of} is {known['date']}, {name}" for of, (name, known) in zip(letters, machines.items(), strict=True)]
         lines.append(f"Minutes: what one seed takes ({how}); none where that was not measured. {'; '.join(told)}.")
     for gate in gates:
         found = results(gate, broken=False)

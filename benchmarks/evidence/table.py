@@ -296,9 +296,9 @@ GATES = [
         "and 40 %. In seed 1's run below, too: fine styles decide at most 37 % of colours at any of the seven "
         "cuts (all but the first layer), and 16 % from the seventh layer on. Both are decided at 4 and 8 pixels. In "
         "two fifths of the time, batches of 16 and 48,000 images, categories are lost as well: 78, 86 and 79 %, "
-        "colours 25, 21 and 26 % at the three seeds. Demodulation leaves a map the mean that coarse styles gave it, "
-        "and with it the colour: with the first StyleGAN's AdaIN instead (styling=adain), 90,000 images at seed 3, the "
-        "categories are 77 % and the colours 58 % (without skips as well, 70 and 48 %); with demodulation there 81 and "
+        "colours 25, 21 and 26 % at the three seeds. Coarse styles may decide colours because demodulation leaves "
+        "a map the mean that they gave it: with the first StyleGAN's AdaIN instead (styling=adain), 90,000 images at "
+        "seed 3, the categories are 77 % and the colours 58 % (without skips as well, 70 and 48 %); with demodulation there 81 and "
         "22 % (without skips, 74 and 23 %)",
     ),
     Gate(

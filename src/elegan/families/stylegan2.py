@@ -223,16 +223,15 @@ class Generator(nn.Module):
         self.layers = 2 * len(widths)  # a picture's layer shares its style with the next size's first
 
     def forward(self, ws: Tensor, noise: Noise | None = None) -> Tensor:
-        styles = iter(ws.unbind(1))
+        styles = ws.unbind(1)
         x = self.basis.expand(len(ws), -1, -1, -1).contiguous(memory_format=torch.channels_last)
         image: Tensor | None = None
-        w, bare = ws[:, 0], len(self.convs) - len(self.pictures)  # so many sizes have no picture
+        bare = len(self.convs) - len(self.pictures)  # so many sizes have no picture
         for i, conv in enumerate(self.convs):
-            x = self.ups[i - 1](x, w, noise) if i else x
-            x = conv(x, next(styles), noise)
-            w = next(styles)
+            x = self.ups[i - 1](x, styles[2 * i - 1], noise) if i else x
+            x = conv(x, styles[2 * i], noise)
             if i >= bare:
-                new = self.pictures[i - bare](x, w)
+                new = self.pictures[i - bare](x, styles[2 * i + 1])
                 image = new if image is None else double(image) + new
         assert image is not None
         image = self.crop(image).float()
