@@ -298,8 +298,8 @@ GATES = [
         "two fifths of the time, batches of 16 and 48,000 images, categories are lost as well: 78, 86 and 79 %, "
         "colours 25, 21 and 26 % at the three seeds. Coarse styles may decide colours because demodulation leaves "
         "a map the mean that they gave it: with the first StyleGAN's AdaIN instead (styling=adain), 90,000 images at "
-        "seed 3, the categories are 77 % and the colours 58 % (without skips as well, 70 and 48 %); with demodulation there 81 and "
-        "22 % (without skips, 74 and 23 %)",
+        "seed 3, the categories are 77 % and the colours 58 % (without skips as well, 70 and 48 %); with demodulation "
+        "there 81 and 22 % (without skips, 74 and 23 %)",
     ),
     Gate(
         "stylegan2-path-length", "stylegan2", "The path length penalty makes pictures move evenly with their styles.",
